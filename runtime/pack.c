@@ -1,0 +1,68 @@
+#include "runtime/pack.h"
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline)) /* so that unit and rows become constants */
+
+static bool row_bytes(const WtypeInfo *w, u64 cols, u64 *bytes)
+{
+        return cols % w->per == 0 && mul_u64(cols / w->per, w->bytes, bytes);
+}
+
+u64 pack_panel_bytes(Wtype t, u64 rows, u64 cols)
+{
+        u64 row, padded, bytes;
+        if (!row_bytes(&wtype_info[t], cols, &row) || !align_u64(rows, PANEL_ROWS, &padded) ||
+                !mul_u64(row, padded, &bytes))
+                return 0;
+        return bytes;
+}
+
+/* n units of each row, from src and every `stride` behind it. */
+INLINE void weave(u8 *dst, const u8 *src, u64 stride, u64 n, u64 rows, u64 unit)
+{
+        for (u64 i = 0; i < n; i++)
+                for (u64 r = 0; r < rows; r++)
+                        memcpy(dst + (i * PANEL_ROWS + r) * unit, src + r * stride + i * unit, unit);
+}
+
+#define F(bytes, unit)                        &&((unit) == 1 || (unit) == 2 || (unit) == 4)
+#define W(name, id, per, bytes, kind, fields) _Static_assert(1 fields, #name ": weave_field lacks a unit");
+WTYPES(W)
+#undef F
+#undef W
+
+INLINE void weave_field(u8 *dst, const u8 *src, u64 stride, u64 bytes, u64 unit, u64 rows)
+{
+        if (unit == 4)
+                weave(dst, src, stride, bytes / 4, rows, 4);
+        else if (unit == 2)
+                weave(dst, src, stride, bytes / 2, rows, 2);
+        else
+                weave(dst, src, stride, bytes, rows, 1);
+}
+
+INLINE void pack_group(const WtypeInfo *w, const u8 *src, u8 *dst, u64 row, u64 rows)
+{
+        if (w->per == 1) {
+                weave_field(dst, src, row, row, row % 4 ? w->bytes : 4, rows);
+                return;
+        }
+        for (const u8 *end = src + row; src < end;)
+                for (const Field *f = w->field; f->bytes; f++) {
+                        weave_field(dst, src, row, f->bytes, f->unit, rows);
+                        src += f->bytes;
+                        dst += PANEL_ROWS * f->bytes;
+                }
+}
+
+void pack_panel(Wtype t, const u8 *src, u8 *dst, u64 rows, u64 cols)
+{
+        const WtypeInfo *w = &wtype_info[t];
+        u64 row = cols / w->per * w->bytes;
+        for (; rows >= PANEL_ROWS; rows -= PANEL_ROWS, src += PANEL_ROWS * row, dst += PANEL_ROWS * row)
+                pack_group(w, src, dst, row, PANEL_ROWS);
+        if (rows) {
+                memset(dst, 0, PANEL_ROWS * row);
+                pack_group(w, src, dst, row, rows);
+        }
+}

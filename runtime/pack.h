@@ -1,0 +1,29 @@
+/* The panel repack: the order in which the CPU target reads a weight matrix. The same bits in another order.
+ *
+ * Rows go in groups of PANEL_ROWS, the last one filled up with zero rows; a group's panel is as long as its
+ * rows together. Along a panel come the blocks, along a block its fields, along a field its units (WTYPES),
+ * each unit once for every row:
+ *
+ *         unit 0 of rows 0..7, unit 1 of rows 0..7, ...
+ *
+ * So what lies in a row at byte `at`, a multiple of its unit u within its field, lies in the panel at
+ * PANEL_ROWS times the field's place in the row, plus (unit's number * PANEL_ROWS + row) * u. One vector load
+ * of 8 * 4 bytes gets the codes of 4 neighbouring values of all 8 rows, one of 8 * 2 their scales.
+ *
+ * Types of one value a block (F32, F16, BF16) have no fields worth the name: their row is one field, its unit
+ * 4 bytes (two neighbouring halves) if the row is a multiple of that, else one value. */
+#ifndef MOEC_PACK_H
+#define MOEC_PACK_H
+#include "ir/types.h"
+
+#define PANEL_ROWS 8
+
+/* Bytes of the panels of rows x cols values; 0 where a row is not whole blocks, or on overflow. */
+u64 pack_panel_bytes(Wtype t, u64 rows, u64 cols);
+
+/* src: rows in file order. dst: pack_panel_bytes, which must not be 0, apart from src. Groups are
+ * independent: a range of rows that starts at a multiple of PANEL_ROWS can be packed on its own, to its own
+ * place. */
+void pack_panel(Wtype t, const u8 *src, u8 *dst, u64 rows, u64 cols);
+
+#endif
