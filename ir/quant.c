@@ -269,36 +269,37 @@ bool wtype_bytes(Wtype t, u64 n, u64 *bytes)
 
 /* ---- activations ---- */
 
-static float q8_scale(const float *x)
+/* One block to codes; returns the scale. */
+static float q8_block(const float *x, i8 *code)
 {
         float max = 0;
         for (int i = 0; i < Q8_BLOCK; i++)
                 max = MAX(max, fabsf(x[i]));
         float d = max / 127;
-        return d < FLT_MIN ? 0 : d;
+        if (d < FLT_MIN)
+                d = 0;
+        float inverse = d > 0 ? 1 / d : 0;
+        for (int i = 0; i < Q8_BLOCK; i++)
+                code[i] = (i8)lrintf(x[i] * inverse);
+        return d;
 }
 
 void q8_quantize(const float *x, i8 *code, float *d, size_t n)
 {
         if (n % Q8_BLOCK)
                 die("q8: %zu values are not whole blocks", n);
-        for (; n; n -= Q8_BLOCK, x += Q8_BLOCK, code += Q8_BLOCK, d++) {
-                *d = q8_scale(x);
-                float inverse = *d > 0 ? 1 / *d : 0;
-                for (int i = 0; i < Q8_BLOCK; i++)
-                        code[i] = (i8)lrintf(x[i] * inverse);
-        }
+        for (size_t i = 0; i < n; i += Q8_BLOCK)
+                d[i / Q8_BLOCK] = q8_block(x + i, code + i);
 }
 
 void q8_round(float *x, size_t n)
 {
-        i8 code[Q8_BLOCK];
-        float d;
         if (n % Q8_BLOCK)
                 die("q8: %zu values are not whole blocks", n);
-        for (; n; n -= Q8_BLOCK, x += Q8_BLOCK) {
-                q8_quantize(x, code, &d, Q8_BLOCK);
-                for (int i = 0; i < Q8_BLOCK; i++)
-                        x[i] = (float)code[i] * d;
+        for (size_t i = 0; i < n; i += Q8_BLOCK) {
+                i8 code[Q8_BLOCK];
+                float d = q8_block(x + i, code);
+                for (int j = 0; j < Q8_BLOCK; j++)
+                        x[i + j] = (float)code[j] * d;
         }
 }

@@ -18,7 +18,7 @@ const WtypeInfo wtype_info[N_WTYPE] = {
         _Static_assert((bytes) == (0 fields), #name ": the fields do not add up to the block");
 WTYPES(W)
 #undef F
-#define F(bytes, unit) +((bytes) % (unit))
+#define F(bytes, unit) +((bytes) / (unit) * (unit) != (bytes))
 #undef W
 #define W(name, id, per, bytes, kind, fields)                                                                \
         _Static_assert(0 == (0 fields), #name ": a field of part units");

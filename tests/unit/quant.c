@@ -55,11 +55,11 @@ static void fixture(void **state)
 static void part_block(void **state)
 {
         (void)state;
-        u8 src[256] = {0};
-        float dst[256];
         Trap t;
         volatile bool returned = false;
         if (TRAP(&t) == 0) {
+                u8 src[256] = {0};
+                float dst[256];
                 dequant(W_Q4_K, src, dst, 128);
                 returned = true;
                 trap_pop(&t);
