@@ -1,0 +1,67 @@
+// Heads: their norm, their rotation, and rows of the KV cache.
+// Facts: MOE_HALF pairs rotated (0: none), MOE_FREQS their frequencies in radians a position / 2 pi, MOE_rattn, MOE_rstyle.
+typedef double f64x8 __attribute__((vector_size(64)));
+enum { HALF = MOE_HALF, PADHALF = (HALF + 7) / 8 * 8 };
+
+// sin and cos of 2 pi t, t in turns: the whole turns go in double, the rest by Cephes' polynomials on an eighth of a turn.
+INLINE void sincos8(f64x8 t, f32x8 *sin, f32x8 *cos)
+{
+        f64x8 q = (4.0 * t + 0x1.8p52) - 0x1.8p52;
+        f32x8 x = __builtin_convertvector((t - 0.25 * q) * 6.283185307179586, f32x8), z = x * x;
+        i32x8 n = __builtin_convertvector(q - 4.0 * ((0.25 * q + 0x1.8p52) - 0x1.8p52), i32x8);
+        f32x8 s = fma8(fma8(fma8(splat(-1.9515295891e-4f), z, splat(8.3321608736e-3f)), z, splat(-1.6666654611e-1f)), z * x, x);
+        f32x8 c = fma8(fma8(splat(2.443315711809948e-5f), z, splat(-1.388731625493765e-3f)), z, splat(4.166664568298827e-2f));
+        c = fma8(c, z * z, 1.0f - 0.5f * z);
+        i32x8 odd = (n & 1) != 0;
+        *sin = select(odd, c, s);
+        *cos = select(odd, s, c);
+        *sin = (f32x8)((i32x8)*sin ^ (n << 30 & (i32)0x80000000));
+        *cos = (f32x8)((i32x8)*cos ^ ((n + 1) << 30 & (i32)0x80000000));
+}
+moe_if(MOE_HALF, 0, «», «static const double freqs[PADHALF] = {MOE_FREQS};
+INLINE void rope_table(i32 pos, const float *factor, float *cos, float *sin)
+{
+        for (int i = 0; i < HALF; i += 8) {
+                f64x8 t;
+                f32x8 s, c;
+                for (int l = 0; l < 8; l++)
+                        t[l] = (double)pos * (factor && i + l < HALF ? freqs[i + l] / (double)factor[i + l] : freqs[i + l]);
+                sincos8(t, &s, &c);
+                store_f32(sin + i, s * (float)MOE_rattn);
+                store_f32(cos + i, c * (float)MOE_rattn);
+        }
+}
+INLINE void rope_row(float *x, const float *cos, const float *sin)
+{
+        for (int i = 0; i < HALF; i++) {
+                int p = moe_if(MOE_rstyle, neox, «i, r = i + HALF», «2 * i, r = 2 * i + 1»);
+                float a = x[p], b = x[r];
+                x[p] = a * cos[i] - b * sin[i];
+                x[r] = b * cos[i] + a * sin[i];
+        }
+}»)
+
+// Usage: moe_cache_row(NAME, TYPE): load_NAME and store_NAME of n values of a cache row of f16 or f32.
+m4_define(«moe_cache_row», «moe_arity(«moe_cache_row», 2, $#)
+INLINE void load_$1(float *to, const void *from, int n)
+{
+moe_if($2, f32, «        memcpy(to, from, 4 * (u64)n);», «        int i = 0;
+        for (; i + 8 <= n; i += 8)
+                store_f32(to + i, load_f16((const u16 *)from + i));
+        for (; i < n; i++) {
+                u16x8 h = {((const u16 *)from)[i]};
+                to[i] = f16_to_f32(h)[0];
+        }»)
+}
+INLINE void store_$1(void *to, const float *from, int n)
+{
+moe_if($2, f32, «        memcpy(to, from, 4 * (u64)n);», «        int i = 0;
+        for (; i + 8 <= n; i += 8) {
+                u16x8 h = f32_to_f16(load_f32(from + i));
+                memcpy((u16 *)to + i, &h, 16);
+        }
+        for (; i < n; i++)
+                ((u16 *)to)[i] = f32_to_f16(splat(from[i]))[0];»)
+}
+enum { SIZE_$1 = moe_if($2, f32, 4, 2) };
+»)

@@ -1,0 +1,160 @@
+// Products of panels of 8 rows with activations: acc[t] lane r += row r of the panel times token t, for nt <= NT tokens.
+// Calls with a constant nt compile to straight code. The order of summation depends on nothing but the type.
+#ifndef NT
+#define NT MOE_NT
+#endif
+
+// Activations of nt tokens. q8: codes, a scale each 32, and scale times the sum of the codes for each 16. f32: values.
+typedef struct {
+        const i8 *q[NT];
+        const float *d[NT], *s[NT];
+        const float *f[NT];
+} Acts;
+
+// K values to q8 as ir/quant.h defines it: scale = max |x| / 127, code = round to nearest even of x * (1 / scale).
+INLINE void quantize(const float *x, int n, i8 *q, float *d, float *s)
+{
+        for (int b = 0; b < n / 32; b++) {
+                f32x8 v[4], m = splat(0);
+                for (int i = 0; i < 4; i++) {
+                        v[i] = load_f32(x + 32 * b + 8 * i);
+                        m = max8(m, abs8(v[i]));
+                }
+                float scale = hmax8(m) / 127.0f, inv = scale != 0 ? 1.0f / scale : 0;
+                i32x8 c[4];
+                for (int i = 0; i < 4; i++) {
+                        c[i] = (i32x8)(v[i] * inv + 12582912.0f) - 0x4b400000;
+                        i8x8 b8 = __builtin_convertvector(c[i], i8x8);
+                        memcpy(q + 32 * b + 8 * i, &b8, 8);
+                }
+                d[b] = scale;
+                for (int h = 0; h < 2; h++) {
+                        i32x8 c2 = c[2 * h] + c[2 * h + 1];
+                        s[2 * b + h] = scale * (float)(c2[0] + c2[1] + c2[2] + c2[3] + c2[4] + c2[5] + c2[6] + c2[7]);
+                }
+        }
+}
+
+// x / sqrt(mean(x^2) + eps) * w
+INLINE void norm_row(const float *x, const float *w, int n, float eps, float *out)
+{
+        f32x8 a = splat(0), b = splat(0);
+        int i = 0;
+        float tail = 0;
+        for (; i + 16 <= n; i += 16) {
+                f32x8 u = load_f32(x + i), v = load_f32(x + i + 8);
+                a = fma8(u, u, a);
+                b = fma8(v, v, b);
+        }
+        for (; i < n; i++)
+                tail += x[i] * x[i];
+        float r = 1.0f / __builtin_sqrtf((sum8(a + b) + tail) / (float)n + eps);
+        for (i = 0; i + 8 <= n; i += 8)
+                store_f32(out + i, load_f32(x + i) * r * load_f32(w + i));
+        for (; i < n; i++)
+                out[i] = x[i] * r * w[i];
+}
+
+// Usage: moe_product(TYPE): defines product_TYPE(panel, K, acts, nt, acc), for the activations of this kernel (MOE_act).
+m4_define(«moe_product», «moe_arity(«moe_product», 1, $#)m4_ifdef(«moe_product_$1», «», «m4_define(«moe_product_$1»)moe_quant($1)
+INLINE void product_$1(const u8 *p, int K, const Acts *x, int nt, f32x8 *acc)
+{
+m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
+                for (int t = 0; t < nt; t++)
+                        acc[t] = fma8(value_$1(p, k), splat(x->f[t][k]), acc[t]);
+», MOE_act, q8, «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1)
+#pragma GCC unroll 8
+                for (int j = 0; j < BLOCK_$1 / 32; j++)
+#pragma GCC unroll 2
+                        for (int h = 0; h < 32 / GROUP_$1; h++) {
+                                int i = b * (BLOCK_$1 / 32) + j;
+                                f32x8 s, m;
+                                Acc a[NT] = {0};
+                                i32x8 d[NT] = {0};
+                                scales_$1(p, j, h, &s, &m);
+#pragma GCC unroll 8
+                                for (int g = h * GROUP_$1 / 4; g < (h + 1) * GROUP_$1 / 4; g++) {
+                                        u32x8 w = codes_$1(p, j, g);
+#pragma GCC unroll 16
+                                        for (int t = 0; t < nt; t++) {
+                                                u32 v = load4(x->q[t] + 32 * i + 4 * g);
+                                                a[t] = SIGNED_$1 ? acc_dot_signed(a[t], w, v) : acc_dot(a[t], w, v);
+                                                if ((g + 1) % FLUSH(FLUSH_$1) == 0 || g + 1 == (h + 1) * GROUP_$1 / 4) {
+                                                        d[t] += acc_sum(a[t]);
+                                                        a[t] = (Acc){0};
+                                                }
+                                        }
+                                }
+#pragma GCC unroll 16
+                                for (int t = 0; t < nt; t++) {
+                                        acc[t] = fma8(f32(d[t]), s * x->d[t][i], acc[t]);
+                                        if (MIN_$1) {
+                                                float sum = GROUP_$1 == 16 ? x->s[t][2 * i + h] : x->s[t][2 * i] + x->s[t][2 * i + 1];
+                                                acc[t] = fma8(-m, splat(sum), acc[t]);
+                                        }
+                                }
+                        }
+», «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1)
+#pragma GCC unroll 8
+                for (int j = 0; j < BLOCK_$1 / 32; j++)
+                        for (int g = 0; g < 8; g++) {
+                                f32x8 s, m;
+                                u32x8 w = codes_$1(p, j, g);
+                                scales_$1(p, j, g / (GROUP_$1 / 4), &s, &m);
+                                for (int c = 0; c < 4; c++) {
+                                        i32x8 q = SIGNED_$1 ? (i32x8)(w << (24 - 8 * c)) >> 24 : (i32x8)(w >> (8 * c) & 255);
+                                        f32x8 v = s * f32(q) - m;
+                                        for (int t = 0; t < nt; t++)
+                                                acc[t] = fma8(v, splat(x->f[t][b * BLOCK_$1 + 32 * j + 4 * g + c]), acc[t]);
+                                }
+                        }
+»)}
+INLINE u64 panel_$1(u64 rows, u64 K)
+{
+        return (rows + 7) / 8 * 8 * K * BYTES_$1 / m4_ifelse(moe_float($1), 1, «1», «BLOCK_$1»);
+}
+»)»)
+
+// Usage: moe_float(TYPE): 1 for a type whose values stand alone.
+m4_define(«moe_float», «moe_arity(«moe_float», 1, $#)m4_ifelse($1, F32, 1, $1, F16, 1, $1, BF16, 1, 0)»)
+
+// The activations of rows r .. r + nt - 1 of operand x, as this kernel takes them.
+m4_define(«moe_acts_f32», «
+INLINE void acts(Acts *a, int t, const void *x, u32 rows, u32 r, int K)
+{
+        (void)rows;
+        a->f[t] = (const float *)x + (u64)r * K;
+}
+»)
+m4_define(«moe_acts_q8», «
+// A q8 value of `rows` rows: all codes, then all scales, then all sums.
+INLINE void acts(Acts *a, int t, const void *x, u32 rows, u32 r, int K)
+{
+        const i8 *q = x;
+        const float *d = (const float *)(q + (u64)rows * K), *s = d + (u64)rows * (K / 32);
+        a->q[t] = q + (u64)r * K;
+        a->d[t] = d + (u64)r * (K / 32);
+        a->s[t] = s + (u64)r * (K / 16);
+}
+»)
+// One token's activations made by this kernel: x, normed if it has a norm, rounded if its products take q8.
+#define MADE(K) struct { i8 q[K]; float d[(K) / 32 + 1], s[(K) / 16 + 1], f[K]; }
+
+// A lane for each row: the last panel may have fewer than 8.
+INLINE void store_rows(float *out, f32x8 v, int rows)
+{
+        if (rows >= 8)
+                store_f32(out, v);
+        else
+                for (int i = 0; i < rows; i++)
+                        out[i] = v[i];
+}
+INLINE f32x8 load_rows(const float *p, int rows)
+{
+        f32x8 v = splat(0);
+        if (rows >= 8)
+                return load_f32(p);
+        for (int i = 0; i < rows; i++)
+                v[i] = p[i];
+        return v;
+}
