@@ -94,14 +94,9 @@ void eval_rope(Eval *e, const Node *n)
 
 /* ---- keys and values ---- */
 
-/* The state a kv operand threads, however many appends it went through. */
 static const State *state_of(Eval *e, const Node *n)
 {
-        Store *s = arg(e, n, S_kv).data;
-        for (u32 i = 0; i < e->g->n_state; i++)
-                if (e->state[i] == s)
-                        return &e->g->state[i];
-        die("operand kv is no state");
+        return &e->g->state[ref_idx(ref_state(e->g, in_get(n, S_kv)))];
 }
 
 static void keep(Eval *e, float *to, const float *from, u64 n, Dtype dt)
