@@ -44,7 +44,7 @@ INLINE void weave_field(u8 *dst, const u8 *src, u64 stride, u64 bytes, u64 unit,
 INLINE void pack_group(const WtypeInfo *w, const u8 *src, u8 *dst, u64 row, u64 rows)
 {
         if (w->per == 1) {
-                weave_field(dst, src, row, row, row % 4 ? w->bytes : 4, rows);
+                weave_field(dst, src, row, row, w->bytes, rows);
                 return;
         }
         for (const u8 *end = src + row; src < end;)

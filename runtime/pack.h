@@ -10,8 +10,7 @@
  * PANEL_ROWS times the field's place in the row, plus (unit's number * PANEL_ROWS + row) * u. One vector load
  * of 8 * 4 bytes gets the codes of 4 neighbouring values of all 8 rows, one of 8 * 2 their scales.
  *
- * Types of one value a block (F32, F16, BF16) have no fields worth the name: their row is one field, its unit
- * 4 bytes (two neighbouring halves) if the row is a multiple of that, else one value. */
+ * Types of one value a block (F32, F16, BF16) follow the same rule, their unit being one value. */
 #ifndef MOEC_PACK_H
 #define MOEC_PACK_H
 #include "ir/types.h"

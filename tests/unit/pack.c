@@ -19,11 +19,11 @@ static u8 *noise(u64 n)
 }
 
 /* Where byte `at` of row r lies in its panel, worked out for each byte alone from the words in pack.h. */
-static u64 place(const WtypeInfo *w, u64 row, u64 r, u64 at)
+static u64 place(const WtypeInfo *w, u64 r, u64 at)
 {
         u64 start = 0, unit;
         if (w->per == 1)
-                unit = row % 4 == 0 ? 4 : w->bytes;
+                unit = w->bytes;
         else {
                 const Field *f = w->field;
                 start = at / w->bytes * w->bytes;
@@ -42,8 +42,7 @@ static void unpack(Wtype t, u8 *panels, u8 *dst, u64 rows, u64 cols)
         u64 row = cols / w->per * w->bytes;
         for (u64 r = 0; r < rows; r++)
                 for (u64 at = 0; at < row; at++) {
-                        u8 *p = panels + r / PANEL_ROWS * PANEL_ROWS * row +
-                                place(w, row, r % PANEL_ROWS, at);
+                        u8 *p = panels + r / PANEL_ROWS * PANEL_ROWS * row + place(w, r % PANEL_ROWS, at);
                         dst[r * row + at] = *p;
                         *p = 0;
                 }
@@ -90,12 +89,9 @@ static void by_hand(void **state)
                         assert_int_equal(dst[8 + i / 4 * 32 + r * 4 + i % 4], r * 16 + i);
         }
 
-        u16 half[16 * 3] = {0}, even[16 * 3], odd[16 * 3];
+        u16 half[16 * 3] = {0}, odd[16 * 3];
         for (int i = 0; i < 16; i++)
                 half[i] = (u16)i;
-        pack_panel(W_F16, (u8 *)half, (u8 *)even, 8, 2); /* pairs stay together */
-        for (int i = 0; i < 16; i++)
-                assert_int_equal(even[i], i);
         pack_panel(W_F16, (u8 *)half, (u8 *)odd, 5, 3); /* single values, 3 rows of zeros */
         for (int r = 0; r < 8; r++)
                 for (int c = 0; c < 3; c++)
