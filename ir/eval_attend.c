@@ -2,8 +2,7 @@
 #include <math.h>
 #include <string.h>
 #include "ir/eval_part.h"
-
-static const double pi = 3.14159265358979323846;
+#include "ir/rope.h"
 
 /* ---- rope ---- */
 
@@ -15,21 +14,6 @@ typedef struct Turn {
         double rattn;
 } Turn;
 
-/* The pair that turns `turns` times within octx positions. */
-static double pair_of(const Node *n, double turns)
-{
-        double rdim = (double)attr_i(n, A_rdim), octx = (double)attr_i(n, A_octx);
-        return rdim * log(octx / (turns * 2 * pi)) / (2 * log(attr_f(n, A_rbase)));
-}
-
-static double ramp(const Node *n, u64 i)
-{
-        double low = fmax(0, floor(pair_of(n, attr_f(n, A_fast))));
-        double high = fmin((double)attr_i(n, A_rdim) - 1, ceil(pair_of(n, attr_f(n, A_slow))));
-        double y = ((double)i - low) / fmax(0.001, high - low);
-        return 1 - fmin(1, fmax(0, y));
-}
-
 static Turn turn_open(Eval *e, const Node *n)
 {
         Turn t = {.rdim = attr_i(n, A_rstyle) == ROPE_none ? 0 : (u64)attr_i(n, A_rdim),
@@ -37,16 +21,11 @@ static Turn turn_open(Eval *e, const Node *n)
                 .rattn = attr_f(n, A_rattn)};
         u64 pairs = t.rdim / 2;
         const float *freqs = ev_vec(e, n, S_freqs);
-        double ext = attr_f(n, A_ext), factor = attr_f(n, A_rfactor);
         t.rate = SCRATCH(e, double, pairs);
         t.cos = SCRATCH(e, double, pairs);
         t.sin = SCRATCH(e, double, pairs);
-        for (u64 i = 0; i < pairs; i++) {
-                double f = pow(attr_f(n, A_rbase), -2 * (double)i / (double)t.rdim) /
-                           (freqs ? (double)freqs[i] : 1);
-                double r = ext != 0 ? ext * ramp(n, i) : 0; /* how much of the original rate is kept */
-                t.rate[i] = f * (r + (1 - r) / factor);
-        }
+        for (u64 i = 0; i < pairs; i++)
+                t.rate[i] = rope_rate(n, i) / (freqs ? (double)freqs[i] : 1);
         return t;
 }
 
