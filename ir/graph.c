@@ -1,68 +1,12 @@
 #include "ir/graph.h"
 #include <string.h>
 
-/* ---- names ---- */
-
-typedef const char *NameOf(const Graph *g, u32 i);
-
-static const char *weight_name(const Graph *g, u32 i)
-{
-        return g->weight[i].name;
-}
-
-static const char *state_name(const Graph *g, u32 i)
-{
-        return g->state[i].name;
-}
-
-static bool index_find(
-        const Graph *g, const Index *x, NameOf *name_of, const char *name, size_t len, u32 *out)
-{
-        for (u32 h = (u32)hash_str(name, len); x->cap; h++) {
-                u32 at = x->at[h & (x->cap - 1)];
-                if (!at)
-                        return false;
-                const char *s = name_of(g, at - 1);
-                if (strncmp(s, name, len) == 0 && !s[len]) {
-                        *out = at - 1;
-                        return true;
-                }
-        }
-        return false;
-}
-
-static void index_put(const Graph *g, Index *x, NameOf *name_of, u32 i)
-{
-        const char *name = name_of(g, i);
-        u32 h = (u32)hash_str(name, strlen(name));
-        while (x->at[h & (x->cap - 1)])
-                h++;
-        x->at[h & (x->cap - 1)] = i + 1;
-}
-
-/* All of the names 0 .. n - 1, with room for as many again. */
-static void index_build(const Graph *g, Index *x, NameOf *name_of, u32 n)
-{
-        x->cap = 16;
-        while (x->cap < 4 * (u64)n)
-                x->cap *= 2;
-        x->at = NEWN(g->arena, u32, x->cap);
-        for (u32 i = 0; i < n; i++)
-                index_put(g, x, name_of, i);
-}
-
-static void index_add(const Graph *g, Index *x, NameOf *name_of, u32 i)
-{
-        if (2 * ((u64)i + 1) > x->cap)
-                index_build(g, x, name_of, i + 1);
-        else
-                index_put(g, x, name_of, i);
-}
+/* ---- build ---- */
 
 bool graph_find_weight(const Graph *g, const char *name, size_t len, Ref *out)
 {
         u32 i;
-        bool found = index_find(g, &g->weights, weight_name, name, len, &i);
+        bool found = index_find(&g->weights, name, len, &i);
         if (found)
                 *out = REF(R_WEIGHT, i);
         return found;
@@ -71,13 +15,11 @@ bool graph_find_weight(const Graph *g, const char *name, size_t len, Ref *out)
 bool graph_find_state(const Graph *g, const char *name, size_t len, Ref *out)
 {
         u32 i;
-        bool found = index_find(g, &g->states, state_name, name, len, &i);
+        bool found = index_find(&g->states, name, len, &i);
         if (found)
                 *out = REF(R_STATE, i);
         return found;
 }
-
-/* ---- build ---- */
 
 Graph *graph_new(Arena *a, const char *name)
 {
@@ -119,8 +61,8 @@ Graph *graph_clone(const Graph *g, Arena *a, const char *name)
                 n->in = in;
                 n->attr = arena_copy(a, n->attr, N_ATTR * sizeof *n->attr);
         }
-        index_build(c, &c->weights, weight_name, c->n_weight);
-        index_build(c, &c->states, state_name, c->n_state);
+        c->weights.at = arena_copy(a, g->weights.at, g->weights.cap * sizeof *g->weights.at);
+        c->states.at = arena_copy(a, g->states.at, g->states.cap * sizeof *g->states.at);
         return c;
 }
 
@@ -157,7 +99,7 @@ Ref graph_weight(Graph *g, const char *name, Wtype t, u32 rank, const u64 *dim, 
         Weight *w = &g->weight[g->n_weight];
         *w = (Weight){.name = own, .tensor = own, .type = t, .rank = rank, .data = data};
         memcpy(w->dim, dim, rank * sizeof *dim);
-        index_add(g, &g->weights, weight_name, g->n_weight);
+        index_add(g->arena, &g->weights, own, strlen(own), g->n_weight);
         return REF(R_WEIGHT, g->n_weight++);
 }
 
@@ -172,8 +114,9 @@ Ref graph_state(Graph *g, const char *name, i64 heads, i64 dk, i64 dv, Dtype kty
         if ((ktype != D_f16 && ktype != D_f32) || (vtype != D_f16 && vtype != D_f32))
                 err(MOEC_DAMAGED, "state %s: keys and values are kept as f16 or f32", name);
         GROW(g->arena, g->state, g->n_state, g->cap_state);
-        g->state[g->n_state] = (State){arena_str(g->arena, name), heads, dk, dv, ktype, vtype};
-        index_add(g, &g->states, state_name, g->n_state);
+        const char *own = arena_str(g->arena, name);
+        g->state[g->n_state] = (State){own, heads, dk, dv, ktype, vtype};
+        index_add(g->arena, &g->states, own, strlen(own), g->n_state);
         return REF(R_STATE, g->n_state++);
 }
 
@@ -361,6 +304,13 @@ u32 ref_uses(const Graph *g, Ref r)
         return uses;
 }
 
+bool attr_is_default(const Node *n, Attr a)
+{
+        if (attr_info[a].kind == ATTR_FLT)
+                return n->attr[a].f == attr_info[a].def.f;
+        return n->attr[a].i == attr_info[a].def.i;
+}
+
 char *vtype_str(const Vtype *t, char out[VTYPE_STR])
 {
         int n = snprintf(out, VTYPE_STR, "%s[", dtype_info[t->dt].name);
@@ -408,6 +358,44 @@ bool vtype_same(const Vtype *a, const Vtype *b)
 u64 dim_at(Dim d, const u64 at[N_DIM])
 {
         return d.sym ? at[d.sym] : (u64)d.n;
+}
+
+/* ---- buffers ---- */
+
+u64 val_bytes(const Graph *g, u32 v)
+{
+        const Vtype *t = &g->val[v].type;
+        u64 n = 1, pairs;
+        if (t->dt == D_kv)
+                return 0;
+        for (u32 i = 0; i < t->rank; i++) {
+                u64 d = dim_at(t->dim[i], g->max);
+                if (!d || !mul_u64(n, d, &n))
+                        return UINT64_MAX;
+        }
+        switch (t->dt) {
+        case D_q8: /* a code each, an f32 scale for each block */
+                return add_u64(n, n / Q8_BLOCK * 4, &n) ? n : UINT64_MAX;
+        case D_order: /* an i32 a pair, where each expert's pairs begin, and the end */
+                pairs = (u64)attr_i(&g->node[g->val[v].node], A_experts) + 1;
+                return add_u64(n, pairs, &n) && mul_u64(n, 4, &n) ? n : UINT64_MAX;
+        default:
+                return mul_u64(n, dtype_info[t->dt].bytes, &n) ? n : UINT64_MAX;
+        }
+}
+
+bool in_place(const Graph *g, u32 n, u32 i)
+{
+        const Node *d = &g->node[n];
+        Slot s = d->in[i].slot;
+        bool elementwise = d->op == OP_add || d->op == OP_mul || d->op == OP_scale || d->op == OP_glu;
+        if (ref_kind(d->in[i].ref) != R_VAL || !(elementwise || s == S_res))
+                return false;
+        for (u32 k = 0; k < d->nin; k++) /* a product still reads its x when it writes */
+                if (!elementwise && k != i && d->in[k].ref == d->in[i].ref)
+                        return false;
+        Vtype from = ref_type(g, d->in[i].ref), to = ref_type(g, REF(R_VAL, d->out));
+        return vtype_same(&from, &to);
 }
 
 /* ---- rewrite ---- */
@@ -462,7 +450,9 @@ static void compact_weights(Graph *g, u32 *map)
         if (kept == g->n_weight)
                 return;
         g->n_weight = kept;
-        index_build(g, &g->weights, weight_name, kept);
+        g->weights = (Index){0};
+        for (u32 i = 0; i < kept; i++)
+                index_add(g->arena, &g->weights, g->weight[i].name, strlen(g->weight[i].name), i);
 }
 
 void graph_compact(Graph *g)

@@ -115,9 +115,14 @@ typedef struct Node {
         Aval *attr; /* [N_ATTR] */
 } Node;
 
-typedef struct Index { /* names to numbers, so that a graph of many weights is not searched */
-        u32 *at; /* number + 1, 0 free; open addressing */
-        u32 cap;
+/* Names to numbers, so that a graph of many weights is not searched. */
+typedef struct Name {
+        const char *s; /* NULL: free */
+        u32 len, i;
+} Name;
+typedef struct Index {
+        Name *at; /* open addressing */
+        u32 n, cap;
 } Index;
 
 typedef struct Graph {
@@ -162,6 +167,11 @@ extern const AttrInfo attr_info[N_ATTR];
 extern const char *const slot_name[N_SLOT], *const dim_name[N_DIM], *const input_name[N_INPUT], *const layout_name[N_LAYOUT];
 extern const DimSym input_dim[N_INPUT];
 
+/* ---- names (ir/ops.c) ---- */
+void index_add(Arena *a, Index *x, const char *s, size_t len, u32 i); /* s lives as long as x, and is new to it */
+bool index_find(const Index *x, const char *s, size_t len, u32 *i);
+int word_find(const char *const *word, u32 n, const char *s, size_t len); /* which of n words; -1: none */
+
 /* ---- build (ir/graph.c) ---- */
 Graph *graph_new(Arena *a, const char *name);
 Graph *graph_clone(const Graph *g, Arena *a, const char *name); /* names and the weights' data are shared */
@@ -198,6 +208,7 @@ i64 ref_experts(const Graph *g, Ref route); /* the experts that a route value ch
 u32 ref_uses(const Graph *g, Ref r);         /* operands and returns that name it */
 i64 dim_last(const Vtype *t);                /* the last dimension, a constant */
 #define VTYPE_STR 128
+bool attr_is_default(const Node *n, Attr a);
 char *vtype_str(const Vtype *t, char out[VTYPE_STR]); /* f32[n_tok,2048] */
 #define WHERE_STR 256
 char *node_where(const Graph *g, u32 n, char out[WHERE_STR]); /* file:line: op, or where in the graph */
@@ -209,11 +220,21 @@ void ref_replace(Graph *g, Ref from, Ref to); /* in operands and returns */
 void node_kill(Graph *g, u32 n);
 void graph_compact(Graph *g); /* drops dead nodes, unused values and weights; renumbers in order */
 
+/* ---- buffers ---- */
+u64 val_bytes(const Graph *g, u32 v); /* at the upper bounds; UINT64_MAX: too many, or a bound is unknown; states: 0 */
+/* Whether the first result of n may be written where the value of its operand i lies, if nothing reads that later: every element is
+ * read before, and by whom, it is written. Same type. */
+bool in_place(const Graph *g, u32 n, u32 i);
+
 /* ---- the other files of ir/ ---- */
 /* infer.c: checks the signature, gives the types of the results; err where operands do not fit */
 void infer(const Graph *g, u32 n, Vtype out[MAX_RESULT], u32 *nout);
-void check(const Graph *g);                          /* check.c: die on the first broken invariant, naming the node */
-void print(const Graph *g, Buf *out);                /* print.c */
+void check(const Graph *g); /* check.c: die on the first broken invariant, naming the node */
+void valid(const Graph *g); /* check.c: the same, but err: for a graph that the user wrote */
+/* print.c. A name of other characters than these is quoted. */
+#define NAME_CHARS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-+:/"
+void print(const Graph *g, Buf *out);
+void print_node(const Graph *g, u32 n, Buf *out);      /* one line; values by their numbers in g */
 Graph *parse(Arena *a, const char *text, size_t len, const char *file); /* parse.c: err with file and line */
 
 #endif

@@ -526,20 +526,13 @@ static void operands_fit(const Ctx *c)
         }
 }
 
-static bool attr_is_default(const Node *n, int a)
-{
-        if (attr_info[a].kind == ATTR_FLT)
-                return n->attr[a].f == attr_info[a].def.f;
-        return n->attr[a].i == attr_info[a].def.i;
-}
-
 static void attrs_fit(const Ctx *c)
 {
         const OpInfo *o = op_info(c->n->op);
         for (int a = 0; a < N_ATTR; a++) {
                 const AttrInfo *info = &attr_info[a];
                 i64 i = c->n->attr[a].i, most = MAX_SIZE - 1;
-                if (!o->attr[a] && !attr_is_default(c->n, a))
+                if (!o->attr[a] && !attr_is_default(c->n, (Attr)a))
                         bad(c, "attribute %s is not one of this operation's", info->name);
                 if (info->kind == ATTR_FLT) {
                         if (!isfinite(c->n->attr[a].f))

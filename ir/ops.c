@@ -45,6 +45,19 @@ static OpInfo op_table[N_OP] = {
 #undef O
 };
 
+static bool word_same(const char *word, const char *s, size_t len)
+{
+        return strncmp(word, s, len) == 0 && !word[len];
+}
+
+int word_find(const char *const *word, u32 n, const char *s, size_t len)
+{
+        for (u32 i = 0; i < n; i++)
+                if (word_same(word[i], s, len))
+                        return (int)i;
+        return -1;
+}
+
 /* The next word of a table's string, without what marks its arity; 0 at the end. */
 static size_t next_word(const char **s, const char **word)
 {
@@ -65,11 +78,8 @@ static void parse_slots(OpInfo *o)
                               : *mark == '+' ? ARITY_plus
                                              : ARITY_star;
                 n -= mark != NULL;
-                int found = N_SLOT;
-                for (int i = 0; i < N_SLOT; i++)
-                        if (strlen(slot_name[i]) == n && memcmp(slot_name[i], w, n) == 0)
-                                found = i;
-                if (found == N_SLOT)
+                int found = word_find(slot_name, N_SLOT, w, n);
+                if (found < 0)
                         die("ops.h: %s: no slot %.*s in SLOTS", o->name, (int)n, w);
                 o->slot[o->n_slot].slot = (Slot)found;
                 o->slot[o->n_slot].arity = arity;
@@ -81,11 +91,10 @@ static void parse_attrs(OpInfo *o)
         const char *s = o->attrs, *w;
         o->attr[A_layer] = true;
         for (size_t n; (n = next_word(&s, &w)) != 0;) {
-                int found = N_ATTR;
-                for (int i = 0; i < N_ATTR; i++)
-                        if (strlen(attr_info[i].name) == n && memcmp(attr_info[i].name, w, n) == 0)
-                                found = i;
-                if (found == N_ATTR)
+                int found = N_ATTR - 1;
+                while (found >= 0 && !word_same(attr_info[found].name, w, n))
+                        found--;
+                if (found < 0)
                         die("ops.h: %s: no attribute %.*s in ATTRS", o->name, (int)n, w);
                 o->attr[found] = true;
         }
@@ -106,4 +115,37 @@ const OpInfo *op_info(Op op)
         if ((unsigned)op >= N_OP)
                 die("no operation %d", (int)op);
         return &op_table[op];
+}
+
+static Name *index_slot(const Index *x, const char *s, size_t len)
+{
+        u32 h = (u32)hash_str(s, len);
+        Name *n = &x->at[h & (x->cap - 1)];
+        while (n->s && (n->len != len || memcmp(n->s, s, len) != 0))
+                n = &x->at[++h & (x->cap - 1)];
+        return n;
+}
+
+void index_add(Arena *a, Index *x, const char *s, size_t len, u32 i)
+{
+        if (2 * (u64)x->n >= x->cap) {
+                Index old = *x;
+                x->cap = old.cap ? old.cap * 2 : 16;
+                x->at = NEWN(a, Name, x->cap);
+                for (u32 k = 0; k < old.cap; k++)
+                        if (old.at[k].s)
+                                *index_slot(x, old.at[k].s, old.at[k].len) = old.at[k];
+        }
+        *index_slot(x, s, len) = (Name){s, (u32)len, i};
+        x->n++;
+}
+
+bool index_find(const Index *x, const char *s, size_t len, u32 *i)
+{
+        if (!x->n)
+                return false;
+        const Name *n = index_slot(x, s, len);
+        if (n->s)
+                *i = n->i;
+        return n->s != NULL;
 }
