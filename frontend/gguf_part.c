@@ -221,8 +221,8 @@ static u32 read_count(Cursor *c, const char *field, u64 least, u32 max, u64 room
 {
         u64 at = c->pos, n = take_u64(c, field);
         if (n > room / least)
-                bad(c, at, "%s is %" PRIu64 ", more than the file has room for (at most %" PRIu64 ")", field,
-                        n, room / least);
+                bad(c, at, "%s is %" PRIu64 ", more than there is room for (at most %" PRIu64 ")", field, n,
+                        room / least);
         if (n > max)
                 bad(c, at, "%s is %" PRIu64 ", over the limit of %u", field, n, max);
         return (u32)n;
@@ -299,8 +299,7 @@ static void read_array(Cursor *c, GgufKey *k)
         at = c->pos;
         k->n = take_u64(c, "array length");
         if (k->n > left(c) / least)
-                bad(c, at,
-                        "array length is %" PRIu64 ", more than the file has room for (at most %" PRIu64 ")",
+                bad(c, at, "array length is %" PRIu64 ", more than there is room for (at most %" PRIu64 ")",
                         k->n, left(c) / least);
         k->data = c->part->map.p + c->pos;
         if (k->elem == GGUF_string) {
