@@ -1,0 +1,62 @@
+/* Runs plans on the CPU: a plan with its weights, KV cache and threads. One thread at a time. */
+#ifndef MOEC_EXEC_H
+#define MOEC_EXEC_H
+#include "runtime/plan.h"
+#include "runtime/pool.h"
+
+typedef struct Rt Rt;
+
+/* One step: n tokens, each with its id, position and sequence; out: the n_out of them, in order, whose logits
+ * are wanted. n may be more than any phase takes: then the step runs in parts. */
+typedef struct Batch {
+        u32 n, n_out;
+        const i32 *id, *pos, *seq; /* [n] */
+        const u32 *out;            /* [n_out], rising */
+} Batch;
+
+typedef struct RtMemory {
+        u64 weights, kv, scratch; /* bytes */
+} RtMemory;
+
+/* plan outlives the Rt. n_ctx, n_seq: how long and how many sequences the KV cache holds. opt: threads,
+ * weights, random_weights, cache_dir ("off" or NULL: none), progress. MOEC_NO_DEVICE: another instruction set
+ * or target; MOEC_NO_MEMORY, with the arithmetic; and what weights_open says. */
+moec_status rt_open(const Plan *plan, const moec_options *opt, u32 n_ctx, u32 n_seq, Rt **out, moec_error *e);
+void rt_close(Rt *rt); /* NULL is fine */
+
+/* logits: [n_out, n_vocab]. Ids below n_vocab, positions below n_ctx and sequences below n_seq: the caller
+ * has checked. MOEC_INTERRUPTED, between parts, where the progress callback says so. */
+moec_status rt_step(Rt *rt, const Batch *b, float *logits, moec_error *e);
+
+Pool *rt_pool(const Rt *rt);
+RtMemory rt_memory(const Rt *rt);
+
+/* ---- looking inside, for verify ----
+ * Called when a launch (its index in LAUNCH) of a phase is done; values lie at their arena offsets, and may
+ * be changed there. NULL: no hook. */
+typedef void RtHook(void *user, u32 phase, u32 launch);
+void rt_set_hook(Rt *rt, RtHook *hook, void *user);
+void rt_read(const Rt *rt, u64 arena_offset, void *dst, u64 bytes); /* all inside the arena */
+void rt_write(Rt *rt, u64 arena_offset, const void *src, u64 bytes);
+
+/* ---- times ---- */
+typedef struct RtSample {
+        u32 launch;
+        u32 n_tok;
+        double start, seconds; /* now_s() */
+} RtSample;
+typedef struct RtProfile {
+        u64 *calls; /* [number of launches] */
+        u64 *bytes; /* what the plan says they read and wrote */
+        double *seconds;
+        RtSample *sample; /* [n_sample], as they ran; at most RT_MAX_SAMPLES */
+        u64 n_sample;
+} RtProfile;
+#define RT_MAX_SAMPLES (1u << 20)
+
+/* From now on every launch is timed, from zero. */
+moec_status rt_profile_start(Rt *rt, moec_error *e);
+/* No more; what was measured, until the next start or close. NULL: was not started. */
+const RtProfile *rt_profile_stop(Rt *rt);
+
+#endif

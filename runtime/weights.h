@@ -1,0 +1,31 @@
+/* A plan's weights on the host: the GGUF files found and recognised, and every weight where CPU kernels can
+ * read it. */
+#ifndef MOEC_WEIGHTS_H
+#define MOEC_WEIGHTS_H
+#include "runtime/plan.h"
+#include "runtime/pool.h"
+
+typedef struct Weights {
+        const Plan *plan;
+        Map *part; /* [n_part]; not mapped where no weight needs it */
+        u64 n_part;
+        bool random; /* moec_options.random_weights: no file is read */
+        u8 *own;     /* what was copied or repacked, own_bytes */
+        u64 own_bytes;
+        const void **at; /* [number of weights], after weights_load */
+} Weights;
+
+/* Finds and maps the files: MOEC_NOT_FOUND, MOEC_MISMATCH, MOEC_DAMAGED (cut off), MOEC_USAGE (a shape file).
+ * opt may be NULL. A file that another process truncates while it is mapped raises SIGBUS when a weight
+ * behind its new end is read. On failure there is nothing to close. */
+moec_status weights_open(const Plan *plan, const moec_options *opt, Weights *w, moec_error *e);
+
+/* Weights in file order whose place in the mapping is aligned to WEIGHT_ALIGN, and embedded ones, stay where
+ * they are; the others are copied or repacked into w->own by all threads. MOEC_NO_MEMORY, MOEC_INTERRUPTED.
+ */
+moec_status weights_load(Weights *w, Pool *pool, const moec_options *opt, moec_error *e);
+void weights_close(Weights *w); /* a zeroed one is fine, and twice */
+
+#define WEIGHT_ALIGN 32 /* what a GGUF gives */
+
+#endif
