@@ -35,7 +35,7 @@ INLINE void scores(const float q[G][PK], const u8 *keys, int n, float s[G][CHUNK
         }
 }
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         for (u32 b = first; b < last; b++) {
                 u32 t = b / KVH, h = b % KVH;

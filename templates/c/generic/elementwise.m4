@@ -2,7 +2,7 @@
 // row for all tokens. A block: one token.
 m4_define(«moe_elementwise», «moe_arity(«moe_elementwise», 1, $#)enum { N = MOE_N };
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         (void)dim;
         for (u64 t = first; t < last; t++) {

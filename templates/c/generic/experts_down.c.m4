@@ -38,7 +38,7 @@ INLINE void pair_acts(void *const *arg, u32 n, u32 pair, Acts *a, int t, Made *m
         acts(a, t, moe_arg(«x»), n, pair, K);
 }
 »)
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         u32 T = dim->n_tok;
         float *out = moe_arg(«out0»);

@@ -44,7 +44,7 @@ moe_if(MOE_out, q8, «                i8 *q = moe_arg(«out0»);
 »)        }
 }
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         u32 T = dim->n_tok;
         Acts a = {0};

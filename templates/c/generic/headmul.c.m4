@@ -5,7 +5,7 @@ m4_include(«product.m4»)
 enum { HEADS = MOE_HEADS, K = MOE_K, N = MOE_N, PANELS = (N + 7) / 8 };
 moe_product(MOE_TYPE_w)
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         for (u32 b = first; b < last; b++) {
                 u32 h = b / PANELS, p = b % PANELS;

@@ -9,7 +9,7 @@ enum { KVH = MOE_KVH, DK = MOE_DK, DV = MOE_DV };
 moe_cache_row(«key», MOE_KTYPE)
 moe_has(«v», «moe_cache_row(«value», MOE_VTYPE)», «»)
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         for (u32 b = first; b < last; b++) {
                 u32 t = b / KVH, h = b % KVH;

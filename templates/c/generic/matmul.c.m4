@@ -37,7 +37,7 @@ moe_for(«I», 0, m4_eval(MOE_NW - 1), «        if (b < moe_fact(«END», I)) {
         }
 »)}
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         u32 T = dim->MOE_ROWS;
         Acts a = {0};

@@ -1,3 +1,4 @@
+m4_define(«moe_kernel», «void MOE_NAME«»(void *const *arg, const KernelDim *dim, u32 first, u32 last)»)m4_dnl
 // What every CPU kernel begins with. Vectors of 8 lanes are GCC's vector extension: any instruction set will do; simd.m4, found
 // first in the instruction set's own folder, has the few operations that need more than that.
 typedef unsigned char u8;
@@ -35,6 +36,7 @@ INLINE f32x8 min8(f32x8 a, f32x8 b) { return select(a < b, a, b); }
 INLINE f32x8 abs8(f32x8 a) { return (f32x8)((u32x8)a & 0x7fffffff); }
 
 m4_include(«simd.m4»)
+m4_include(«dot.m4»)
 INLINE f32x8 load_f16(const void *p) { return f16_to_f32(load_u16(p)); }
 INLINE f32x8 load_bf16(const void *p) { return (f32x8)(__builtin_convertvector(load_u16(p), u32x8) << 16); }
 

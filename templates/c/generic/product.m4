@@ -20,7 +20,7 @@ INLINE void quantize(const float *x, int n, i8 *q, float *d, float *s)
                         v[i] = load_f32(x + 32 * b + 8 * i);
                         m = max8(m, abs8(v[i]));
                 }
-                float scale = hmax8(m) / 127.0f, inv = scale != 0 ? 1.0f / scale : 0;
+                float top = hmax8(m) / 127.0f, scale = top < 0x1p-126f ? 0 : top, inv = scale != 0 ? 1.0f / scale : 0;
                 i32x8 c[4];
                 for (int i = 0; i < 4; i++) {
                         c[i] = (i32x8)(v[i] * inv + 12582912.0f) - 0x4b400000;

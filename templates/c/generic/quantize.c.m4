@@ -4,7 +4,7 @@ m4_define(«MOE_act», «q8»)m4_dnl
 m4_include(«product.m4»)
 enum { K = MOE_K };
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         u32 T = dim->MOE_ROWS;
         i8 *q = moe_arg(«out0»);

@@ -4,7 +4,7 @@ m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)
 enum { K = MOE_K, GROUP = MOE_group ? MOE_group : K };
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         (void)dim;
         for (u64 t = first; t < last; t++)

@@ -3,7 +3,7 @@ m4_include(«prelude.m4»)
 m4_include(«heads.m4»)
 enum { N = MOE_K, HEADS = MOE_heads, D = N / HEADS };
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         (void)dim;
         for (u64 t = first; t < last; t++) {

@@ -20,7 +20,7 @@ INLINE void softmax(const float *z, float *s, int n)
                 s[i] /= sum;
 }
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         (void)dim;
         for (u32 t = first; t < last; t++) {

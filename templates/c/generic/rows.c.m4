@@ -2,7 +2,7 @@
 m4_include(«prelude.m4»)
 enum { K = MOE_K };
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         (void)dim;
         for (u64 i = first; i < last; i++)

@@ -2,7 +2,7 @@
 m4_include(«prelude.m4»)
 enum { K = MOE_K, FROM = MOE_from, N = MOE_to - MOE_from };
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         (void)dim;
         for (u64 t = first; t < last; t++)

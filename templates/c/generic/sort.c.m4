@@ -4,7 +4,7 @@
 m4_include(«prelude.m4»)
 enum { E = MOE_experts, KTOP = MOE_KTOP };
 
-void MOE_NAME(void *const *arg, const KernelDim *dim, u32 first, u32 last)
+moe_kernel
 {
         const Route *route = moe_arg(«route»);
         u32 *off = moe_arg(«out0»), *pair = off + E + 1, n = dim->n_tok * KTOP, at[E];
