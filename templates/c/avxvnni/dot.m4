@@ -3,7 +3,7 @@
 typedef i32x8 Acc;
 #define FLUSH(n) 8
 #ifdef __AVXVNNI__
-#define DPBUSD "{vex} vpdpbusd"
+#define DPBUSD "%{vex%} vpdpbusd"
 #else
 #define DPBUSD "vpdpbusd"
 #endif
