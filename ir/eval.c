@@ -78,9 +78,17 @@ static const float *weight_values(Eval *e, const Weight *w, u64 n)
         return f;
 }
 
+/* What dequant made of a weight is not kept beside it: whole layers of experts would fill the memory. */
+Ref ev_source(const Eval *e, Ref r)
+{
+        const Node *n = ref_kind(r) == R_VAL ? ref_node(e->g, r) : NULL;
+        return n && n->op == OP_dequant ? in_get(n, S_w) : r;
+}
+
 Tensor ev_operand(Eval *e, Ref r)
 {
         Tensor t = {0};
+        r = ev_source(e, r);
         u32 i = ref_idx(r);
         switch (ref_kind(r)) {
         case R_VAL:
@@ -177,7 +185,7 @@ static void make_result(Eval *e, u32 v)
         t->rank = vt->rank;
         for (u32 i = 0; i < vt->rank; i++)
                 t->dim[i] = dim_at(vt->dim[i], e->at);
-        u64 size = elem_bytes(t->dt);
+        u64 size = e->g->node[e->g->val[v].node].op == OP_dequant ? 0 : elem_bytes(t->dt);
         t->data = size ? take(e, tensor_len(t), size) + 1 : NULL;
 }
 
@@ -197,7 +205,8 @@ static void show(Eval *e, u32 i)
                 return;
         Tensor *in = SCRATCH(e, Tensor, n->nin);
         for (u32 j = 0; j < n->nin; j++)
-                in[j] = ref_kind(n->in[j].ref) == R_WEIGHT ? (Tensor){0} : ev_operand(e, n->in[j].ref);
+                in[j] = ref_kind(ev_source(e, n->in[j].ref)) == R_WEIGHT ? (Tensor){0}
+                                                                         : ev_operand(e, n->in[j].ref);
         bool route = n->op == OP_route;
         EvalSeen s = {.g = e->g,
                 .node = i,

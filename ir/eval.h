@@ -58,8 +58,10 @@ typedef struct EvalIn {
 typedef struct EvalSeen {
         const Graph *g;
         u32 node, n_in, n_out;
-        const Tensor *in; /* [n_in] its operands that are values, as node.in; data NULL for weights */
-        Tensor *out;      /* [n_out] its results; their data may be changed (routes pinned to another's) */
+        const Tensor *in; /* [n_in] its operands that are values, as node.in; data NULL for weights,
+                             dequantised or not */
+        Tensor *out; /* [n_out] its results; their data may be changed (routes pinned to another's); dequant's
+                        is NULL */
         const Tensor *logits; /* route: z [n_tok, experts]; else NULL */
         const Tensor *select; /* route: what the k largest were taken of, -inf outside of the chosen groups;
                                  else NULL */

@@ -61,6 +61,7 @@ void eval_rmsnorm(Eval *e, const Node *n)
 Mat ev_mat_open(Eval *e, Ref r)
 {
         Mat m = {0};
+        r = ev_source(e, r);
         if (ref_kind(r) == R_WEIGHT) {
                 const Weight *w = &e->g->weight[ref_idx(r)];
                 if (!w->data)

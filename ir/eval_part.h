@@ -45,6 +45,7 @@ void *ev_scratch(Eval *e, u64 n, u64 size); /* n * size bytes, not cleared */
 #define SCRATCH(e, T, n) ((T *)ev_scratch((e), (n), sizeof(T)))
 
 /* ---- operands ---- */
+Ref ev_source(const Eval *e, Ref r);                 /* r, or the weight that it is the dequant of */
 Tensor ev_operand(Eval *e, Ref r);                   /* a weight's values dequantised */
 const float *ev_vec(Eval *e, const Node *n, Slot s); /* its values; NULL if absent */
 static inline Tensor arg(Eval *e, const Node *n, Slot s)

@@ -4,10 +4,11 @@
 #include "ir/eval_part.h"
 #include "ir/quant.h"
 
+/* Nothing to do: whoever reads the result reads the weight (ev_source). */
 void eval_dequant(Eval *e, const Node *n)
 {
-        Tensor w = arg(e, n, S_w);
-        memcpy(result(e, n, 0)->data, w.data, tensor_len(&w) * sizeof(float));
+        (void)e;
+        (void)n;
 }
 
 void eval_embed(Eval *e, const Node *n)
