@@ -1,0 +1,23 @@
+-- Which passes, in which order, with which options, per target and phase (passes/passes.h lists both).
+-- A step takes the first phase that it fits; without max_tok (tokens) or max_out (rows of logits) a phase takes the
+-- caller's whole batch.
+return {
+        cpu = {
+                {       -- few tokens: bytes of weights are everything, and every launch costs
+                        name = "decode", max_tok = 1, max_out = 1,
+                        passes = {
+                                "fold", "dce", "experts", "qmatmul",
+                                "fuse dup_norm fuse_kv route_max=4194304",
+                                "layout panel", "order", "buffers",
+                        },
+                },
+                {       -- many: work is shared between tokens, so nothing is done twice
+                        name = "prefill",
+                        passes = {
+                                "fold", "dce", "experts grouped", "qmatmul",
+                                "fuse quantize",
+                                "layout panel", "order", "buffers",
+                        },
+                },
+        },
+}
