@@ -1,4 +1,5 @@
-/* Which architectures there are: the built-in files arch/NAME.lua, and before them those of the user's folder DIR/arch. */
+/* Which architectures there are: the built-in files arch/NAME.lua, and before them those of the user's folder
+ * DIR/arch. */
 #ifndef MOEC_ARCH_H
 #define MOEC_ARCH_H
 #include "frontend/embed.h"

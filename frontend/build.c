@@ -66,7 +66,8 @@ noreturn void build_missing(Build *b, const char *key)
         err(MOEC_DAMAGED, "%s: key %s.%s is missing", gguf_path(b->gguf), b->arch, key);
 }
 
-/* Meaning and defaults as llama.cpp has them: a factor without a type is linear; YaRN's magnitude is 1 + 0.1 ln(factor). */
+/* Meaning and defaults as llama.cpp has them: a factor without a type is linear; YaRN's magnitude is 1 + 0.1
+ * ln(factor). */
 void build_rope(Build *b, Aval attr[N_ATTR])
 {
         double base = 10000, factor = 0, mul = 1, ext = 1, fast = 32, slow = 1;
@@ -81,7 +82,8 @@ void build_rope(Build *b, Aval attr[N_ATTR])
         if (!type || strcmp(type, "none") == 0 || strcmp(type, "linear") == 0)
                 return;
         if (strcmp(type, "yarn") != 0)
-                err(MOEC_UNSUPPORTED, "%s: key %s.rope.scaling.type is \"%.32s\"; none, linear and yarn are supported",
+                err(MOEC_UNSUPPORTED,
+                        "%s: key %s.rope.scaling.type is \"%.32s\"; none, linear and yarn are supported",
                         gguf_path(b->gguf), b->arch, type);
         if (!build_u64(b, "rope.scaling.original_context_length", 1, 1u << 24, &octx))
                 build_missing(b, "rope.scaling.original_context_length");
@@ -114,7 +116,8 @@ static const char *shape_str(u32 rank, const u64 *dim, char out[SHAPE])
 {
         int n = snprintf(out, SHAPE, "[");
         for (u32 i = 0; i < rank; i++)
-                n += snprintf(out + n, SHAPE - (size_t)n, "%s%llu", i ? ", " : "", (unsigned long long)dim[i]);
+                n += snprintf(
+                        out + n, SHAPE - (size_t)n, "%s%llu", i ? ", " : "", (unsigned long long)dim[i]);
         snprintf(out + n, SHAPE - (size_t)n, "]");
         return out;
 }
@@ -146,8 +149,8 @@ Ref build_weight(Build *b, const char *name, u32 rank, const u64 *dim, bool opti
         if (!t && optional)
                 return REF_NONE;
         if (!t)
-                err(MOEC_DAMAGED, "%s: tensor %s is missing; architecture %s needs it with the shape %s", path, name,
-                        b->arch, want);
+                err(MOEC_DAMAGED, "%s: tensor %s is missing; architecture %s needs it with the shape %s",
+                        path, name, b->arch, want);
         if (!same_shape(t->n_dim, t->dim, rank, dim))
                 err(MOEC_DAMAGED, "%s: tensor %s is %s %s; architecture %s expects %s of %s", path, name,
                         gguf_tensor_type(t->id), shape_str(t->n_dim, t->dim, found), b->arch, want, types);
@@ -197,7 +200,8 @@ static Ref plain(Build *b, Ref r)
         return b->plain[w];
 }
 
-u32 build_node(Build *b, Op op, const struct In *in, u32 n_in, const Aval attr[N_ATTR], const bool has[N_ATTR])
+u32 build_node(
+        Build *b, Op op, const struct In *in, u32 n_in, const Aval attr[N_ATTR], const bool has[N_ATTR])
 {
         Ref *ref = NEWN(b->g->arena, Ref, n_in);
         for (u32 i = 0; i < n_in; i++)
@@ -249,7 +253,7 @@ void build_finish(Build *b)
                         first = name;
         }
         if (n)
-                err(MOEC_UNSUPPORTED, "%s: %u tensor%s no place in architecture %s: %s%s%s%s", gguf_path(b->gguf), n,
-                        n == 1 ? " has" : "s have", b->arch, first, second ? ", " : "", second ? second : "",
-                        n > 2 ? ", ..." : "");
+                err(MOEC_UNSUPPORTED, "%s: %u tensor%s no place in architecture %s: %s%s%s%s",
+                        gguf_path(b->gguf), n, n == 1 ? " has" : "s have", b->arch, first, second ? ", " : "",
+                        second ? second : "", n > 2 ? ", ..." : "");
 }

@@ -29,7 +29,7 @@ static void *host_alloc(void *ud, void *p, size_t old, size_t new)
                 h->bytes -= old;
                 return NULL;
         }
-        if (new > old && new - old > LUA_MAX_BYTES - h->bytes) {
+        if (new > old &&new - old > LUA_MAX_BYTES - h->bytes) {
                 h->full = true;
                 return NULL;
         }
@@ -41,13 +41,14 @@ static void *host_alloc(void *ud, void *p, size_t old, size_t new)
 
 static void on_count(lua_State *L, lua_Debug *ar)
 {
-        (void)ar;
         Host *h = lua_host(L);
         h->steps += HOOK_STEPS;
-        if (h->steps > LUA_MAX_STEPS)
-                luaL_error(L, "more than %d instructions: does it end?", (int)LUA_MAX_STEPS);
-        if (now_s() > h->deadline)
-                luaL_error(L, "more than %d seconds: does it end?", LUA_MAX_S);
+        bool late = now_s() > h->deadline;
+        if (h->steps <= LUA_MAX_STEPS && !late)
+                return;
+        lua_getinfo(L, "Sl", ar);
+        luaL_error(L, "%s:%d: more than %d %s: does it end?", ar->short_src, ar->currentline,
+                late ? LUA_MAX_S : (int)LUA_MAX_STEPS, late ? "seconds" : "instructions");
 }
 
 /* Lua's own would loop n times over an empty string. */
@@ -73,16 +74,18 @@ static int bounded_rep(lua_State *L)
         return 1;
 }
 
-/* What a file can use. Left out: whatever reaches the machine or other code; metatables, coroutines and protected calls,
- * which escape the bounds; patterns and table.move, whose time the count of instructions does not see; pairs and next, whose
- * order differs from run to run, while the same file must give the same graph. */
+/* What a file can use. Left out: whatever reaches the machine or other code; metatables, coroutines and
+ * protected calls, which escape the bounds; patterns and table.move, whose time the count of instructions
+ * does not see; pairs and next, whose order differs from run to run, while the same file must give the same
+ * graph. */
 static const struct {
         lua_CFunction open;
         const char *name, *words;
 } library[] = {
         {luaopen_base, NULL, "assert error ipairs select tonumber tostring type"},
         {luaopen_math, "math",
-                "abs ceil cos exp floor fmod huge log max maxinteger min mininteger modf pi sin sqrt tan tointeger "
+                "abs ceil cos exp floor fmod huge log max maxinteger min mininteger modf pi sin sqrt tan "
+                "tointeger "
                 "type ult"},
         {luaopen_string, "string", "byte char format len lower reverse sub upper"},
         {luaopen_table, "table", "concat insert pack remove sort unpack"},
@@ -265,7 +268,8 @@ static u32 read_pairs(lua_State *L, const char *path, int depth, Pair **pairs)
                 if (lua_type(L, -2) != LUA_TSTRING) {
                         if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) < 1 ||
                                 lua_tointeger(L, -2) > (lua_Integer)lua_rawlen(L, -3))
-                                err(MOEC_ERROR, "%s: a key that is neither a string nor 1, 2, 3 and so on", path);
+                                err(MOEC_ERROR, "%s: a key that is neither a string nor 1, 2, 3 and so on",
+                                        path);
                         continue;
                 }
                 size_t len;

@@ -1,15 +1,16 @@
-/* Lua 5.4: the one part that includes lua.h. A file is evaluated in a sandbox of its own: it reaches no files, no other code
- * and no bytecode, has bounds on memory, steps and time, and leaves nothing behind. Errors end in err(); they name the file
- * and the line: MOEC_ERROR where the Lua file is at fault, else the status of what it asked for. */
+/* Lua 5.4: the one part that includes lua.h. A file is evaluated in a sandbox of its own: it reaches no
+ * files, no other code and no bytecode, has bounds on memory, steps and time, and leaves nothing behind.
+ * Errors end in err(); they name the file and the line: MOEC_ERROR where the Lua file is at fault, else the
+ * status of what it asked for. */
 #ifndef MOEC_LUA_H
 #define MOEC_LUA_H
 #include "frontend/build.h"
 #include "frontend/tab.h"
 
-#define LUA_MAX_TEXT  (4u << 20)   /* bytes of a file */
-#define LUA_MAX_BYTES (64u << 20)  /* that a file may hold at once */
-#define LUA_MAX_STEPS 20000000u    /* instructions of the virtual machine */
-#define LUA_MAX_S     10           /* seconds */
+#define LUA_MAX_TEXT  (4u << 20)  /* bytes of a file */
+#define LUA_MAX_BYTES (64u << 20) /* that a file may hold at once */
+#define LUA_MAX_STEPS 20000000u   /* instructions of the virtual machine */
+#define LUA_MAX_S     10          /* seconds */
 
 /* The table that a file returns, which must be plain data. name is what messages call the file. */
 const Tab *lua_config(Arena *a, const char *name, const char *text, size_t len);

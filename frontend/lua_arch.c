@@ -59,7 +59,8 @@ static void ask_rope(void *p)
         build_rope(q->b, q->attr);
 }
 
-/* The value of the key at index 1; at index `def` its default: nil where it must be in the file, false where it may be missing.
+/* The value of the key at index 1; at index `def` its default: nil where it must be in the file, false where
+ * it may be missing.
  */
 static int key(lua_State *L, Ask *q, Kind kind, int def)
 {
@@ -253,7 +254,8 @@ static void add_operand(lua_State *L, Call *c, Slot slot)
         const Ref *r = luaL_testudata(L, -1, VALUE);
         const char *op = op_info(c->op)->name;
         if (!r)
-                luaL_error(L, "%s: operand %s is a %s, not a value", op, slot_name[slot], luaL_typename(L, -1));
+                luaL_error(
+                        L, "%s: operand %s is a %s, not a value", op, slot_name[slot], luaL_typename(L, -1));
         if (c->n_in == MAX_IN)
                 luaL_error(L, "%s: more than %d operands", op, MAX_IN);
         c->in[c->n_in++] = (struct In){slot, *r};
@@ -397,8 +399,8 @@ static void give_back(lua_State *L, const char *what)
         const Ref *r = luaL_testudata(L, -1, VALUE);
         Host *h = lua_host(L);
         if (!r)
-                luaL_error(L, "%s: build must return the logits and a list of the states; %s is a %s", h->name, what,
-                        luaL_typename(L, -1));
+                luaL_error(L, "%s: build must return the logits and a list of the states; %s is a %s",
+                        h->name, what, luaL_typename(L, -1));
         Ask q = {.b = h->b, .ref = *r};
         lua_guard(L, add_return, &q);
 }

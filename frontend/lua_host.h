@@ -1,8 +1,9 @@
-/* Between lua.c (running a file) and lua_arch.c (what an architecture's file can call): the only place that includes lua.h.
+/* Between lua.c (running a file) and lua_arch.c (what an architecture's file can call): the only place that
+ * includes lua.h.
  *
- * Two kinds of long jump meet here. What is called through lua_guard may err() but calls no Lua function that can raise an
- * error; what is outside may raise one and never errs. lua_guard turns the first into the second, lua_run the second into
- * the first once the state is closed. */
+ * Two kinds of long jump meet here. What is called through lua_guard may err() but calls no Lua function that
+ * can raise an error; what is outside may raise one and never errs. lua_guard turns the first into the
+ * second, lua_run the second into the first once the state is closed. */
 #ifndef MOEC_LUA_HOST_H
 #define MOEC_LUA_HOST_H
 #include <lua5.4/lua.h>

@@ -199,18 +199,20 @@ static void ignore(const Model *m, Build *b)
 Graph *model_graph(const Model *m, Arena *a, Dtype ktype, Dtype vtype)
 {
         if (!m->arch)
-                err(MOEC_UNSUPPORTED, "%s does not name its architecture (key general.architecture)", m->path);
+                err(MOEC_UNSUPPORTED, "%s does not name its architecture (key general.architecture)",
+                        m->path);
         if (!m->type)
                 err(MOEC_UNSUPPORTED, "%s: architecture %s is not supported; these are: %s", m->path, m->arch,
                         arch_list(a, m->templates));
         Build *b = build_new(a, m->gguf, m->arch, ktype, vtype);
         if (!b->n_vocab)
-                err(MOEC_DAMAGED, "%s: neither tokenizer.ggml.tokens nor a matrix token_embd.weight tells the size of the vocabulary",
+                err(MOEC_DAMAGED,
+                        "%s: neither tokenizer.ggml.tokens nor a matrix token_embd.weight tells the size of "
+                        "the vocabulary",
                         m->path);
         lua_build(b, m->type->file.name, m->type->file.text, m->type->file.len);
         ignore(m, b);
         build_finish(b);
-        b->g->max[DIM_n_ctx] = m->info.n_ctx_train;
         check(b->g);
         return b->g;
 }
@@ -335,7 +337,8 @@ static i64 id_of(const Model *m, const char *key)
 
 static TokenSource token_source(const Model *m, Arena *a)
 {
-        TokenSource s = {.model = text_of(m, "tokenizer.ggml.model"), .pre = text_of(m, "tokenizer.ggml.pre")};
+        TokenSource s = {
+                .model = text_of(m, "tokenizer.ggml.model"), .pre = text_of(m, "tokenizer.ggml.pre")};
         s.token = texts_of(m, a, "tokenizer.ggml.tokens", &s.n_token);
         s.merge = texts_of(m, a, "tokenizer.ggml.merges", &s.n_merge);
         const GgufKey *types = gguf_arr(m->gguf, "tokenizer.ggml.token_type", GGUF_INTS, 0, UINT32_MAX);

@@ -2,7 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const kind_name[] = {"nothing", "a boolean", "an integer", "a number", "a string", "a table"};
+static const char *const kind_name[] = {
+        "nothing", "a boolean", "an integer", "a number", "a string", "a table"};
 
 noreturn void tab_err(const Tab *t, const char *fmt, ...)
 {

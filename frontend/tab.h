@@ -1,5 +1,6 @@
-/* Plain data that a Lua file returned (lua_config): tables of strings, numbers, booleans and tables, in an arena. A getter
- * that finds something else than it was asked for ends in err(MOEC_ERROR, ...) with the file and the place in the table. */
+/* Plain data that a Lua file returned (lua_config): tables of strings, numbers, booleans and tables, in an
+ * arena. A getter that finds something else than it was asked for ends in err(MOEC_ERROR, ...) with the file
+ * and the place in the table. */
 #ifndef MOEC_TAB_H
 #define MOEC_TAB_H
 #include "ir/util.h"
@@ -27,8 +28,8 @@ struct Tab {
         const TabVal *val;
 };
 
-/* By key: false or NULL, with *out untouched, where there is none. Bounds are inclusive. Numbers with an integer value count
- * as integers; integers count as floats. */
+/* By key: false or NULL, with *out untouched, where there is none. Bounds are inclusive. Numbers with an
+ * integer value count as integers; integers count as floats. */
 bool tab_has(const Tab *t, const char *key);
 bool tab_int(const Tab *t, const char *key, i64 min, i64 max, i64 *out);
 bool tab_flt(const Tab *t, const char *key, double min, double max, double *out);
