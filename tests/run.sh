@@ -1,0 +1,61 @@
+#!/bin/bash
+# Runs tests side by side: tests/run.sh [-t TOTALS] TEST... A test is a cmocka program or a script. Scripts print `ok NAME`,
+# `not ok NAME` or `skip NAME: REASON` lines; a cmocka test that skips prints its reason just before. One line a test, then
+# the sum, which is added to TOTALS too. A test that fails in another way (crash, time out, no result) counts as a failure.
+set -u -o pipefail
+totals=
+while getopts t: o; do
+        case $o in
+        t) totals=$OPTARG ;;
+        *) exit 2 ;;
+        esac
+done
+shift $((OPTIND - 1))
+export B=${B:-build} LOG TEST_TIMEOUT=${TEST_TIMEOUT:-240}
+export CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
+LOG=$(mktemp -d "${TMPDIR:-/tmp}/moec-tests.XXXXXX") || exit 1
+trap 'rm -rf "$LOG"' EXIT
+
+one() {
+        local name log start rc n
+        name=${1#"$B"/}
+        name=${name#tests/}
+        log=$LOG/${name//\//.}
+        start=$(date +%s%N)
+        timeout -k 5 "$TEST_TIMEOUT" "$1" >"$log" 2>&1 </dev/null
+        rc=$?
+        n=$(awk -v rc=$rc '
+                /^ok [0-9]+ # SKIP/ { skip++; print "  skip " $5 ": " last; next }
+                /^skip / { skip++; print "  " $0; next }
+                /^ok / { pass++; next }
+                /^not ok / { fail++; print "  " $0; next }
+                /^1\.\.[0-9]+$/ { plan += substr($0, 4); next }
+                { last = $0 }
+                END {
+                        if (plan && plan != pass + fail + skip) { fail++; print "  not ok: " plan " tests planned" }
+                        else if (rc && !fail) { fail++; print "  not ok: exit status " rc }
+                        else if (!(pass + fail + skip)) { fail++; print "  not ok: no results" }
+                        print pass + 0, fail + 0, skip + 0
+                }' "$log")
+        set -- "$1" $(tail -n 1 <<<"$n")
+        echo "$2 $3 $4" >"$log.sum"
+        {
+                printf '%-32s %5d passed %4d failed %4d skipped %7.1f s\n' "$name" "$2" "$3" "$4" \
+                        "$(($(date +%s%N) - start))e-9"
+                sed '$d' <<<"$n"
+                if [ "$3" -gt 0 ]; then
+                        grep -v '^ok ' "$log" | tail -n 40 | sed 's/^/    | /'
+                fi
+        } >"$log.out"
+        flock "$LOG" cat "$log.out"
+}
+export -f one
+
+printf '%s\0' "$@" | xargs -0 -r -n 1 -P "${JOBS:-$(nproc)}" bash -c 'one "$0"'
+cat /dev/null "$LOG"/*.sum | awk -v totals="$totals" '
+        { p += $1; f += $2; s += $3 }
+        END {
+                if (totals) print p + 0, f + 0, s + 0 >>totals
+                printf "%d passed, %d failed, %d skipped\n", p, f, s
+                exit f > 0 || NR == 0
+        }'
