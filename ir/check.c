@@ -284,10 +284,14 @@ static bool live_in(const Live *l, u64 from, u64 end)
         }
         u64 most = 0;
         for (u32 i = l->leaves, j = l->leaves + lo; i < j; i /= 2, j /= 2) {
-                if (i & 1)
-                        most = MAX(most, l->end[i++]);
-                if (j & 1)
-                        most = MAX(most, l->end[--j]);
+                if (i & 1) {
+                        most = MAX(most, l->end[i]);
+                        i++;
+                }
+                if (j & 1) {
+                        j--;
+                        most = MAX(most, l->end[j]);
+                }
         }
         return most > from;
 }
