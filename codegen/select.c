@@ -1,0 +1,359 @@
+#include "codegen/select.h"
+#include <string.h>
+#include "ir/rope.h"
+
+typedef struct Ctx {
+        const Graph *g;
+        const Node *n;
+        const Tab *tune;
+        Sel *s;
+        Key *k;
+} Ctx;
+
+/* ---- shapes of operands ---- */
+
+static Vtype type_of(const Ctx *c, Slot s)
+{
+        return ref_type(c->g, in_get(c->n, s));
+}
+static i64 last(const Ctx *c, Slot s)
+{
+        Vtype t = type_of(c, s);
+        return dim_last(&t);
+}
+static i64 dim(const Ctx *c, Slot s, u32 i)
+{
+        return type_of(c, s).dim[i].n;
+}
+static const Val *result(const Ctx *c, u32 i)
+{
+        return &c->g->val[c->n->out + i];
+}
+/* The symbol that counts a value's rows; 0 for a constant. */
+static DimSym rows_sym(const Vtype *t)
+{
+        return t->dim[0].sym;
+}
+static const State *state(const Ctx *c)
+{
+        return &c->g->state[ref_idx(ref_state(c->g, in_get(c->n, S_kv)))];
+}
+
+/* ---- the grid ---- */
+
+static void grid(Ctx *c, u32 axis, DimSym sym, i64 mul, i64 div)
+{
+        c->s->dim[axis] = (u32)sym;
+        c->s->mul[axis] = (u32)mul;
+        c->s->div[axis] = (u32)div;
+}
+static void grid_rows(Ctx *c, const Vtype *t)
+{
+        grid(c, 0, rows_sym(t), rows_sym(t) == DIM_const ? t->dim[0].n : 1, 1);
+}
+static i64 panels(i64 rows)
+{
+        return (rows + 7) / 8;
+}
+
+/* ---- facts ---- */
+
+static void fact_fields(Ctx *c, Wtype t)
+{
+        Buf b = {0};
+        for (const Field *f = wtype_info[t].field; f < wtype_info[t].field + MAX_FIELD && f->bytes; f++)
+                buf_fmt(&b, "{%u, %u},", f->bytes, f->unit);
+        key_word(c->k, "FIELDS", arena_strn(c->k->arena, b.p, b.len));
+        buf_free(&b);
+}
+
+/* Turns a position, in turns: the kernels multiply by the position and drop whole turns. */
+static void facts_rope(Ctx *c)
+{
+        u64 half = rope_pairs(c->n);
+        Buf b = {0};
+        for (u64 i = 0; i < (half + 7) / 8 * 8; i++)
+                buf_fmt(&b, "%a,", i < half ? rope_rate(c->n, i) / 6.283185307179586476925 : 0.0);
+        key_int(c->k, "HALF", (i64)half);
+        if (half)
+                key_word(c->k, "FREQS", arena_strn(c->k->arena, b.p, b.len));
+        buf_free(&b);
+}
+
+static void facts_cache(Ctx *c)
+{
+        const State *st = state(c);
+        key_int(c->k, "KVH", st->heads);
+        key_int(c->k, "DK", st->dk);
+        key_word(c->k, "KTYPE", dtype_info[st->ktype].name);
+        key_word(c->k, "VTYPE", dtype_info[st->dv ? st->vtype : st->ktype].name);
+}
+
+static void fact_rows(Ctx *c, Slot s)
+{
+        Vtype t = type_of(c, s);
+        key_word(c->k, "ROWS", dim_name[rows_sym(&t)]);
+}
+
+static void facts_table(Ctx *c)
+{
+        const Weight *w = &c->g->weight[ref_idx(in_get(c->n, S_w))];
+        const WtypeInfo *t = &wtype_info[w->type];
+        i64 cols = (i64)w->dim[w->rank - 1];
+        key_int(c->k, "K", cols);
+        key_int(c->k, "ROW_BYTES", cols / t->per * t->bytes);
+        fact_fields(c, w->type);
+}
+
+/* ---- one function an operation: its own facts, its grid ---- */
+
+static void sel_dequant(Ctx *c)
+{
+        Vtype t = type_of(c, S_w);
+        i64 rows = 1;
+        for (u32 i = 0; i + 1 < t.rank; i++)
+                rows *= t.dim[i].n;
+        facts_table(c);
+        grid(c, 0, DIM_const, rows, 1);
+}
+static void sel_embed(Ctx *c)
+{
+        facts_table(c);
+        grid_rows(c, &result(c, 0)->type);
+}
+static void sel_rows(Ctx *c)
+{
+        key_int(c->k, "K", last(c, S_x));
+        grid_rows(c, &result(c, 0)->type);
+}
+static void elementwise(Ctx *c, const char *a, const char *b, Slot sb)
+{
+        const Vtype *t = &result(c, 0)->type;
+        key_int(c->k, "N", dim_last(t));
+        key_word(c->k, "ARG_A", a);
+        if (b) {
+                Vtype tb = type_of(c, sb);
+                bool one = tb.rank == 1 || (rows_sym(&tb) == DIM_const && tb.dim[0].n == 1);
+                key_word(c->k, "ARG_B", b);
+                key_word(c->k, "STRIDE_B", one ? "0" : "N");
+        }
+        grid_rows(c, t);
+}
+static void sel_add(Ctx *c) { elementwise(c, "1", "2", S_b); }
+static void sel_mul(Ctx *c) { elementwise(c, "1", "2", S_b); }
+static void sel_glu(Ctx *c) { elementwise(c, "1", "2", S_up); }
+static void sel_scale(Ctx *c) { elementwise(c, "1", NULL, S_x); }
+static void sel_slice(Ctx *c)
+{
+        key_int(c->k, "K", last(c, S_x));
+        grid_rows(c, &result(c, 0)->type);
+}
+static void sel_concat(Ctx *c)
+{
+        key_int(c->k, "NA", last(c, S_a));
+        key_int(c->k, "NB", last(c, S_b));
+        grid_rows(c, &result(c, 0)->type);
+}
+static void sel_rmsnorm(Ctx *c)
+{
+        key_int(c->k, "K", last(c, S_x));
+        grid_rows(c, &result(c, 0)->type);
+}
+static void sel_quantize(Ctx *c)
+{
+        key_int(c->k, "K", last(c, S_x));
+        fact_rows(c, S_x);
+        grid_rows(c, &result(c, 0)->type);
+}
+static void sel_matmul(Ctx *c)
+{
+        i64 at = 0;
+        key_int(c->k, "K", last(c, S_x));
+        key_int(c->k, "NW", c->n->nout);
+        fact_rows(c, S_x);
+        for (u32 i = 0; i < c->n->nout; i++) {
+                i64 n = dim_last(&result(c, i)->type);
+                key_fmt(c->k, arena_fmt(c->k->arena, "%lld", (long long)n), "N%u", i);
+                key_fmt(c->k, arena_fmt(c->k->arena, "%lld", (long long)at), "START%u", i);
+                at += panels(n);
+                key_fmt(c->k, arena_fmt(c->k->arena, "%lld", (long long)at), "END%u", i);
+        }
+        grid(c, 0, DIM_const, at, 1);
+}
+static void sel_headmul(Ctx *c)
+{
+        key_int(c->k, "HEADS", dim(c, S_w, 0));
+        key_int(c->k, "N", dim(c, S_w, 1));
+        key_int(c->k, "K", dim(c, S_w, 2));
+        grid(c, 0, DIM_const, dim(c, S_w, 0) * panels(dim(c, S_w, 1)), 1);
+}
+static void sel_rope(Ctx *c)
+{
+        key_int(c->k, "K", last(c, S_x));
+        facts_rope(c);
+        grid_rows(c, &result(c, 0)->type);
+}
+static void sel_kv_append(Ctx *c)
+{
+        facts_cache(c);
+        facts_rope(c);
+        key_int(c->k, "DV", state(c)->dv);
+        grid(c, 0, DIM_n_tok, state(c)->heads, 1);
+}
+static void sel_attend(Ctx *c)
+{
+        const State *st = state(c);
+        i64 dv = attr_i(c->n, A_dv) ? attr_i(c->n, A_dv) : st->dv;
+        facts_cache(c);
+        facts_rope(c);
+        key_int(c->k, "HEADS", attr_i(c->n, A_heads));
+        key_int(c->k, "DV", dv);
+        key_int(c->k, "VROW", st->dv ? st->dv : st->dk);
+        grid(c, 0, DIM_n_tok, st->heads, 1);
+}
+static void sel_route(Ctx *c)
+{
+        bool product = in_get(c->n, S_w) != REF_NONE;
+        key_int(c->k, "E", product ? dim(c, S_w, 0) : last(c, S_x));
+        if (product)
+                key_int(c->k, "K", last(c, S_x));
+        grid(c, 0, DIM_n_tok, 1, 1);
+}
+static void sel_sort(Ctx *c)
+{
+        key_int(c->k, "KTOP", last(c, S_route));
+        grid(c, 0, DIM_const, 1, 1);
+}
+static void facts_experts(Ctx *c, Slot w)
+{
+        key_int(c->k, "E", dim(c, w, 0));
+        key_int(c->k, "KTOP", last(c, S_route));
+}
+static void sel_experts_up(Ctx *c)
+{
+        i64 f = dim(c, S_gate, 1), parts = (f + 31) / 32;
+        facts_experts(c, S_gate);
+        key_int(c->k, "K", dim(c, S_gate, 2));
+        key_int(c->k, "F", f);
+        if (in_get(c->n, S_order) != REF_NONE)
+                grid(c, 0, DIM_const, dim(c, S_gate, 0) * parts, 1);
+        else
+                grid(c, 0, DIM_n_tok, last(c, S_route) * parts, 1);
+}
+static void sel_experts_down(Ctx *c)
+{
+        i64 h = dim(c, S_down, 1);
+        facts_experts(c, S_down);
+        key_int(c->k, "H", h);
+        key_int(c->k, "F", dim(c, S_down, 2));
+        if (in_get(c->n, S_order) != REF_NONE)
+                grid(c, 0, DIM_const, panels(h), 1);
+        else
+                grid(c, 0, DIM_n_tok, panels(h), 1);
+}
+static void sel_experts(Ctx *c)
+{
+        err(MOEC_UNSUPPORTED, "graph %s: experts has no kernel of its own: run the pass `experts`", c->g->name);
+}
+
+static void (*const sel_op[N_OP])(Ctx *) = {
+#define O(name, slots, attrs, results) [OP_##name] = sel_##name,
+        OPS(O)
+#undef O
+};
+
+/* ---- what all have in common ---- */
+
+static void arg(Ctx *c, u32 kind, Ref ref)
+{
+        if (c->s->n_arg == MAX_ARG)
+                die("%s: more than %d arguments", c->k->op, MAX_ARG);
+        c->s->arg[c->s->n_arg++] = (struct SelArg){kind, ref};
+}
+
+static void fact_arg(Ctx *c, const char *slot)
+{
+        key_fmt(c->k, arena_fmt(c->k->arena, "%u", c->s->n_arg), "ARG_%s", slot);
+}
+
+static void operand(Ctx *c, const char *name, Ref r)
+{
+        Vtype t = ref_type(c->g, r);
+        bool kv = ref_kind(r) == R_STATE || (ref_kind(r) == R_VAL && t.dt == D_kv);
+        fact_arg(c, name);
+        if (kv) {
+                Ref st = ref_state(c->g, r);
+                arg(c, PLAN_K, st);
+                fact_arg(c, "kvv");
+                arg(c, c->g->state[ref_idx(st)].dv ? PLAN_V : PLAN_K, st);
+        } else if (ref_kind(r) == R_WEIGHT) {
+                key_fmt(c->k, wtype_info[c->g->weight[ref_idx(r)].type].name, "TYPE_%s", name);
+                arg(c, PLAN_W, r);
+        } else if (ref_kind(r) == R_INPUT) {
+                arg(c, PLAN_INPUT, r);
+        } else {
+                key_fmt(c->k, dtype_info[t.dt].name, "TYPE_%s", name);
+                arg(c, PLAN_BUF, r);
+        }
+}
+
+static void operands(Ctx *c)
+{
+        const OpInfo *op = op_info(c->n->op);
+        for (u32 i = 0; i < c->n->nout; i++)
+                if (result(c, i)->type.dt != D_kv) {
+                        key_fmt(c->k, arena_fmt(c->k->arena, "%u", c->s->n_arg), "ARG_out%u", i);
+                        arg(c, PLAN_BUF, REF(R_VAL, c->n->out + i));
+                }
+        for (u32 i = 0; i < op->n_slot; i++) {
+                Slot s = op->slot[i].slot;
+                bool many = op->slot[i].arity == ARITY_plus || op->slot[i].arity == ARITY_star;
+                for (u32 j = 0; j < in_count(c->n, s); j++) {
+                        char name[32];
+                        snprintf(name, sizeof name, many ? "%s%u" : "%s", slot_name[s], j);
+                        operand(c, name, in_nth(c->n, s, j));
+                }
+        }
+}
+
+static void attrs(Ctx *c)
+{
+        for (u32 i = 0; i < N_ATTR; i++) {
+                if (i == A_layer || !op_info(c->n->op)->attr[i])
+                        continue;
+                const AttrInfo *a = &attr_info[i];
+                if (a->kind == ATTR_INT)
+                        key_int(c->k, a->name, attr_i(c->n, (Attr)i));
+                else if (a->kind == ATTR_FLT)
+                        key_flt(c->k, a->name, attr_f(c->n, (Attr)i));
+                else
+                        key_word(c->k, a->name, a->word[attr_i(c->n, (Attr)i)]);
+        }
+}
+
+/* A step of one token needs no tile. */
+static void fact_tile(Ctx *c)
+{
+        const Tab *t = c->tune ? tab_tab(c->tune, op_info(c->n->op)->name) : NULL;
+        i64 nt = 1;
+        if (c->g->max[DIM_n_tok] != 1 && t)
+                tab_int(t, "NT", 1, 16, &nt);
+        key_int(c->k, "NT", nt);
+}
+
+bool select_node(Arena *a, const Graph *g, u32 node, const Tab *tune, Sel *s)
+{
+        Ctx c = {g, &g->node[node], tune, s, NULL};
+        if (c.n->op == OP_dead)
+                return false;
+        memset(s, 0, sizeof *s);
+        s->key = c.k = key_new(a, op_info(c.n->op)->name);
+        for (u32 i = 0; i < 3; i++)
+                grid(&c, i, DIM_const, 1, 1);
+        operands(&c);
+        attrs(&c);
+        fact_tile(&c);
+        sel_op[c.n->op](&c);
+        key_done(c.k);
+        return true;
+}

@@ -1,0 +1,9 @@
+-- Tile sizes, per target and operation: data, found by measuring (docs/decisions.md), never by name of a processor in code.
+-- NT: tokens that share one unpacking of a weight.
+return {
+        cpu = {
+                matmul = { NT = 4 },
+                experts_up = { NT = 4 },
+                experts_down = { NT = 4 },
+        },
+}
