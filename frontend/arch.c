@@ -50,6 +50,16 @@ static const Arch *load(Arena *a, const Embed *file)
                 tab_err(x->tab, "about is missing: one line that says what it is");
         if (!tab_has(x->tab, "name"))
                 tab_err(x->tab, "name is missing: the general.architecture of its models");
+        const Tab *roles = tab_tab(x->tab, "roles"), *ignore = tab_tab(x->tab, "ignore");
+        for (u32 i = 0; roles && i < roles->n; i++) {
+                const Tab *row = tab_tab_at(roles, i);
+                if (row->n != 2)
+                        tab_err(row, "a role is {pattern, role}");
+                tab_str_at(row, 0);
+                tab_str_at(row, 1);
+        }
+        for (u32 i = 0; ignore && i < ignore->n; i++)
+                tab_str_at(ignore, i);
         return x;
 }
 

@@ -5,7 +5,7 @@
 #include "ir/util.h"
 
 typedef struct Embed {
-        const char *name; /* "arch/qwen3moe.lua", "passes/pipeline.lua", "templates/..." */
+        const char *name; /* "arch/qwen3moe.lua", "pipeline.lua", "templates/..." */
         const char *text; /* not NUL-terminated */
         size_t len;
 } Embed;

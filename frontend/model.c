@@ -428,8 +428,6 @@ const char *model_role(const Model *m, const char *tensor)
         const Tab *own = m->type ? tab_tab(m->type->tab, "roles") : NULL;
         for (u32 i = 0; own && i < own->n; i++) {
                 const Tab *row = tab_tab_at(own, i);
-                if (row->n != 2)
-                        tab_err(row, "a role is {pattern, role}");
                 if (build_match(tab_str_at(row, 0), tensor))
                         return tab_str_at(row, 1);
         }

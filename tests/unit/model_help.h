@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "frontend/model.h"
 #include "tests/hostile/gen.h"
@@ -27,6 +28,7 @@ enum {
 
 typedef struct Tiny {
         const char *arch;
+        const char *called;    /* general.architecture; NULL: arch */
         bool wide_norms;       /* q and k are normed over their whole width */
         bool shape;            /* end where the data would start */
         bool tied;             /* no output.weight */
@@ -125,7 +127,7 @@ static inline void tiny_layer(TinyFile *f, int il)
 static inline void tiny_keys(TinyFile *f)
 {
         const Tiny *o = f->o;
-        g_key_str(&f->keys, "general.architecture", o->arch);
+        g_key_str(&f->keys, "general.architecture", o->called ? o->called : o->arch);
         f->n_key++;
         tiny_key(f, "block_count", TINY_LAYERS);
         tiny_key(f, "context_length", 128);
