@@ -1,0 +1,72 @@
+/* What is behind moec.h's types. The compiler's half (moec.c) makes models of GGUF files; this half makes
+ * them of plans, and does what works without a compiler: a compiled executable links nothing else. */
+#ifndef MOEC_API_H
+#define MOEC_API_H
+#include "runtime/exec.h"
+#include "runtime/kv.h"
+#include "runtime/token.h"
+
+/* An opened file. moec.c makes its own (zeroed, malloc'ed); moec_close frees every member, front through
+ * close_front. */
+struct moec_model {
+        char *path;  /* malloc'ed */
+        Plan *plan;  /* NULL: a GGUF or shape file, and the members from front to load_eval are set */
+        void *front; /* the compiler's */
+        moec_status (*make_plan)(
+                const moec_model *m, const moec_options *opt, Plan **out, bool *from_cache, moec_error *e);
+        void (*close_front)(void *front);
+        moec_status (*load_eval)(
+                const moec_model *m, const moec_options *opt, moec_context *ctx, moec_error *e);
+        moec_info info;    /* its strings are the plan's or front's */
+        Token *tok;        /* NULL: none, */
+        void *tok_blob;    /* malloc'ed, where tok's blob is not the plan's; NULL */
+        char tok_why[256]; /* and why; "" where the file simply has none */
+};
+
+/* What runs a context. load_eval sets one of its own. */
+typedef struct Backend {
+        moec_status (*step)(void *self, const Batch *b, float *logits, moec_error *e); /* as rt_step */
+        void (*trim)(void *self, u32 seq, u32 len); /* NULL: nothing to do */
+        void (*free)(void *self);
+} Backend;
+
+/* The last logits kept of a sequence: those after its first `len` tokens. */
+typedef struct Last {
+        enum { LAST_NONE, LAST_STEP, LAST_SAVED } where;
+        u32 len, row; /* row of the last step's logits */
+        float *saved; /* malloc'ed when first needed */
+} Last;
+
+struct moec_context {
+        const moec_model *model;
+        const Backend *back;
+        void *self;
+        Rt *rt;     /* self, where a plan runs on this machine's CPU; else NULL */
+        Plan *plan; /* made for this context; NULL: the model's */
+        Kv *kv;
+        u32 n_vocab, n_batch, n_ctx, n_seq;
+        i32 *id, *pos, *seq; /* [n_batch], for a step */
+        u32 *out;
+        float *logits; /* [cap_rows, n_vocab] */
+        u32 cap_rows;
+        Last *last; /* [n_seq] */
+        moec_progress progress;
+        void *user;
+        moec_timing timing;
+        moec_profile_row *rows; /* of the last profile */
+};
+
+/* What comes after a compiled executable's plan, the last bytes of the file. The plan starts at a multiple of
+ * PLAN_PAGE. */
+#define EXE_MAGIC "MOECEXE1"
+typedef struct ExeTrailer {
+        u64 plan; /* offset in the file */
+        char magic[8];
+} ExeTrailer;
+bool exe_plan_offset(const char *path, u64 *offset); /* false: no such trailer, or no such file */
+
+/* A model of the plan at offset in the file: 0, or exe_plan_offset's. */
+moec_status model_from_plan(
+        const char *path, u64 offset, const moec_options *opt, moec_model **out, moec_error *e);
+
+#endif

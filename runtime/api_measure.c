@@ -1,0 +1,172 @@
+#include "runtime/api.h"
+#include "runtime/memory.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- profile ---- */
+
+moec_status moec_profile_start(moec_context *c, moec_error *e)
+{
+        if (!c->rt)
+                return fail(e, MOEC_UNSUPPORTED, "there is no profile of %s: it has no launches",
+                        c->timing.target);
+        return rt_profile_start(c->rt, e);
+}
+
+static int by_seconds(const void *a, const void *b)
+{
+        const moec_profile_row *x = a, *y = b;
+        if (x->seconds != y->seconds)
+                return x->seconds < y->seconds ? 1 : -1;
+        return strcmp(x->kernel, y->kernel);
+}
+
+/* A row for each kernel that ran, the costliest first. */
+static moec_status profile_rows(moec_context *c, const Plan *p, const RtProfile *f, int *n, moec_error *e)
+{
+        u64 n_kernel = plan_count(p, PLAN_KERNEL);
+        free(c->rows);
+        c->rows = calloc(n_kernel + 1, sizeof *c->rows);
+        if (!c->rows)
+                return fail(e, MOEC_NO_MEMORY, "out of memory for a profile of %llu kernels",
+                        (unsigned long long)n_kernel);
+        for (u64 i = 0; i < plan_count(p, PLAN_LAUNCH); i++) {
+                moec_profile_row *r = &c->rows[p->LAUNCH[i].kernel];
+                r->calls += f->calls[i];
+                r->bytes += f->bytes[i];
+                r->seconds += f->seconds[i];
+        }
+        *n = 0;
+        for (u64 k = 0; k < n_kernel; k++) {
+                if (!c->rows[k].calls)
+                        continue;
+                c->rows[k].kernel = plan_str(p, p->KERNEL[k].name);
+                c->rows[k].what = plan_str(p, p->KERNEL[k].key);
+                c->rows[(*n)++] = c->rows[k];
+        }
+        qsort(c->rows, (size_t)*n, sizeof *c->rows, by_seconds);
+        return MOEC_OK;
+}
+
+/* Chrome's trace event format: complete events, microseconds. */
+static void trace_json(const Plan *p, const RtProfile *f, Buf *b)
+{
+        double start = f->n_sample ? f->sample[0].start : 0;
+        buf_str(b, "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
+        for (u64 i = 0; i < f->n_sample; i++) {
+                const RtSample *s = &f->sample[i];
+                const PlanLaunch *l = &p->LAUNCH[s->launch];
+                const char *label = plan_str(p, l->label), *kernel = plan_str(p, p->KERNEL[l->kernel].name);
+                buf_str(b, i ? ",\n{\"name\":" : "\n{\"name\":");
+                buf_json(b, label, strlen(label));
+                buf_str(b, ",\"cat\":");
+                buf_json(b, kernel, strlen(kernel));
+                buf_fmt(b,
+                        ",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"n_tok\":%u}}",
+                        (s->start - start) * 1e6, s->seconds * 1e6, s->n_tok);
+        }
+        buf_str(b, "\n]}\n");
+}
+
+static moec_status write_trace(const Plan *p, const RtProfile *f, const char *path, moec_error *e)
+{
+        Buf *b = calloc(1, sizeof *b); /* on the heap: a jump leaves it as it is */
+        moec_status st;
+        Trap t;
+        if (!b)
+                return fail(e, MOEC_NO_MEMORY, "out of memory writing %s", path);
+        if (TRAP(&t) == 0) {
+                trace_json(p, f, b);
+                trap_pop(&t);
+                st = file_write(path, b->p, b->len, 0644, e);
+        } else
+                st = fail(e, t.error.status, "%s", t.error.msg);
+        buf_free(b);
+        free(b);
+        return st;
+}
+
+moec_status moec_profile_stop(
+        moec_context *c, const moec_profile_row **rows, int *n, const char *trace_path, moec_error *e)
+{
+        *rows = NULL;
+        *n = 0;
+        const RtProfile *f = c->rt ? rt_profile_stop(c->rt) : NULL;
+        if (!f)
+                return fail(e, MOEC_USAGE, "no profile was started");
+        const Plan *p = c->plan ? c->plan : c->model->plan;
+        moec_status st = profile_rows(c, p, f, n, e);
+        if (st == MOEC_OK && trace_path)
+                st = write_trace(p, f, trace_path, e);
+        if (st == MOEC_OK)
+                *rows = c->rows;
+        else
+                *n = 0;
+        return st;
+}
+
+/* ---- bandwidth ---- */
+
+#define PROBE_BYTES (512ull << 20)
+#define PROBE_LEAST (16ull << 20)
+#define PROBE_ITEM  (64u << 10)
+#define PROBE_TIMES 5
+
+typedef u64 Wide __attribute__((vector_size(64)));
+
+typedef struct Probe {
+        Wide *p;
+        u64 sink[1024]; /* so that the reads are not for nothing */
+} Probe;
+
+static void probe_fill(void *user, u32 first, u32 last)
+{
+        const Probe *b = user;
+        memset((u8 *)b->p + (u64)first * PROBE_ITEM, 1, (u64)(last - first) * PROBE_ITEM);
+}
+
+static void probe_read(void *user, u32 first, u32 last)
+{
+        Probe *b = user;
+        const Wide *p = b->p + (u64)first * (PROBE_ITEM / sizeof(Wide));
+        Wide a = {0}, d = {0};
+        for (u64 n = (u64)(last - first) * (PROBE_ITEM / sizeof(Wide)), i = 0; i < n; i += 2) {
+                a ^= p[i];
+                d ^= p[i + 1];
+        }
+        a ^= d;
+        u64 x = 0;
+        for (int i = 0; i < 8; i++)
+                x ^= a[i];
+        __atomic_store_n(&b->sink[first % COUNT(b->sink)], x, __ATOMIC_RELAXED);
+}
+
+moec_status moec_read_bandwidth(moec_context *c, double *bytes_per_s, moec_error *e)
+{
+        u64 bytes = MIN(PROBE_BYTES, memory_available().bytes / 4) / PROBE_ITEM * PROBE_ITEM;
+        Pool *own = NULL;
+        *bytes_per_s = 0;
+        if (!c->rt) {
+                moec_status st = pool_new(0, &own, e);
+                if (st != MOEC_OK)
+                        return st;
+        }
+        Pool *pool = own ? own : rt_pool(c->rt);
+        Probe *b = calloc(1, sizeof *b);
+        moec_status st = MOEC_OK;
+        if (b && bytes >= PROBE_LEAST && (b->p = memory_map(bytes, true))) {
+                u32 n = (u32)(bytes / PROBE_ITEM);
+                pool_run(pool, probe_fill, b, n);
+                for (int i = 0; i < PROBE_TIMES; i++) {
+                        double start = now_s();
+                        pool_run(pool, probe_read, b, n);
+                        double rate = (double)bytes / (now_s() - start);
+                        *bytes_per_s = MAX(*bytes_per_s, rate);
+                }
+                memory_unmap(b->p, bytes);
+        } else
+                st = fail(e, MOEC_NO_MEMORY, "no memory for a buffer to read");
+        free(b);
+        pool_free(own);
+        return st;
+}
