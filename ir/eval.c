@@ -204,9 +204,10 @@ static void show(Eval *e, u32 i)
         if (!e->opt->hook)
                 return;
         Tensor *in = SCRATCH(e, Tensor, n->nin);
+        memset(in, 0, n->nin * sizeof *in);
         for (u32 j = 0; j < n->nin; j++)
-                in[j] = ref_kind(ev_source(e, n->in[j].ref)) == R_WEIGHT ? (Tensor){0}
-                                                                         : ev_operand(e, n->in[j].ref);
+                if (ref_kind(ev_source(e, n->in[j].ref)) != R_WEIGHT)
+                        in[j] = ev_operand(e, n->in[j].ref);
         bool route = n->op == OP_route;
         EvalSeen s = {.g = e->g,
                 .node = i,

@@ -240,9 +240,9 @@ static void down(Eval *e, const Node *n, const double *h, float *y)
 
 void eval_experts(Eval *e, const Node *n)
 {
-        Tensor pick = arg(e, n, S_route);
+        Tensor route = arg(e, n, S_route);
         Vtype gate = ref_type(e->g, in_get(n, S_gate));
-        u64 f = (u64)gate.dim[1].n, len = tensor_len(&pick) * f;
+        u64 f = (u64)gate.dim[1].n, len = tensor_len(&route) * f;
         float *h = SCRATCH(e, float, len);
         up(e, n, ev_product_in(e, n, S_x, attr_i(n, A_act)), h);
         down(e, n, ev_round_in(e, h, len, f, attr_i(n, A_act) == ACT_q8), result(e, n, 0)->data);

@@ -183,12 +183,12 @@ static void watch(void *user, const EvalSeen *s)
         Trace *t = user;
         const Node *n = &s->g->node[s->node];
         i64 layer = attr_i(n, A_layer);
-        char name[48];
         if (n->op == OP_embed)
                 compare(t, "embd", s->out);
         if (n->op == OP_route)
                 compare_route(t, layer, s->out);
         if (n->op == OP_add) { /* a layer has two residuals */
+                char name[48];
                 snprintf(name, sizeof name, "blk.%lld.%s", (long long)layer,
                         t->adds[layer]++ ? "out" : "attn_out");
                 compare(t, name, s->out);
