@@ -289,7 +289,7 @@ static moec_status scan(const Cache *c, CacheEntry **entry, u32 *n, bool drop_te
                         *entry = more;
                 }
                 CacheEntry *x = &(*entry)[(*n)++];
-                snprintf(x->name, sizeof x->name, "%s", f->d_name);
+                memcpy(x->name, f->d_name, strlen(f->d_name) + 1); /* is_entry saw that it fits */
                 x->bytes = (u64)st.st_size;
                 x->used = (i64)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
         }
