@@ -170,7 +170,7 @@ extern const DimSym input_dim[N_INPUT];
 /* ---- names (ir/ops.c) ---- */
 void index_add(Arena *a, Index *x, const char *s, size_t len, u32 i); /* s lives as long as x, and is new to it */
 bool index_find(const Index *x, const char *s, size_t len, u32 *i);
-int word_find(const char *const *word, u32 n, const char *s, size_t len); /* which of n words; -1: none */
+int table_find(const char *const *word, u32 n, const char *s, size_t len); /* which of n words; -1: none */
 
 /* ---- build (ir/graph.c) ---- */
 Graph *graph_new(Arena *a, const char *name);

@@ -50,7 +50,7 @@ static bool word_same(const char *word, const char *s, size_t len)
         return strncmp(word, s, len) == 0 && !word[len];
 }
 
-int word_find(const char *const *word, u32 n, const char *s, size_t len)
+int table_find(const char *const *word, u32 n, const char *s, size_t len)
 {
         for (u32 i = 0; i < n; i++)
                 if (word_same(word[i], s, len))
@@ -78,7 +78,7 @@ static void parse_slots(OpInfo *o)
                               : *mark == '+' ? ARITY_plus
                                              : ARITY_star;
                 n -= mark != NULL;
-                int found = word_find(slot_name, N_SLOT, w, n);
+                int found = table_find(slot_name, N_SLOT, w, n);
                 if (found < 0)
                         die("ops.h: %s: no slot %.*s in SLOTS", o->name, (int)n, w);
                 o->slot[o->n_slot].slot = (Slot)found;

@@ -33,6 +33,11 @@ static noreturn void bad(const Parser *p, const char *fmt, ...)
         err(MOEC_DAMAGED, "%s:%u: %s", p->file, p->line, msg);
 }
 
+static bool is_name(char c)
+{
+        return c && strchr(NAME_CHARS, c);
+}
+
 /* What stands at p->at, for a message; short and printable. */
 static const char *found(const Parser *p, char out[32])
 {
@@ -42,8 +47,7 @@ static const char *found(const Parser *p, char out[32])
         if (*p->at == '\n')
                 return "the end of the line";
         out[n++] = '\'';
-        for (const char *s = p->at;
-                s < p->end && n < 24 && !isspace((u8)*s) && (s == p->at || isalnum((u8)*s)); s++)
+        for (const char *s = p->at; s < p->end && n < 24 && (s == p->at || is_name(*s)); s++)
                 out[n++] = isprint((u8)*s) ? *s : '?';
         out[n++] = '\'';
         out[n] = 0;
@@ -102,10 +106,9 @@ static void end_line(Parser *p)
 
 static Span word(Parser *p, const char *what)
 {
-        static const char chars[] = NAME_CHARS;
         blank(p);
         Span w = {p->at, 0};
-        while (p->at < p->end && *p->at && strchr(chars, *p->at))
+        while (p->at < p->end && is_name(*p->at))
                 p->at++;
         w.len = (size_t)(p->at - w.s);
         if (!w.len)
@@ -220,7 +223,7 @@ static void bounds(Parser *p)
 {
         do {
                 Span w = word(p, "a dimension's name");
-                int d = word_find(dim_name, N_DIM, w.s, w.len);
+                int d = table_find(dim_name, N_DIM, w.s, w.len);
                 if (d <= DIM_const)
                         no_such(p, w, "a dimension's name (n_tok, n_out, ...)");
                 if (p->g->max[d])
@@ -276,7 +279,7 @@ static void weight(Parser *p)
         bool tensor = false;
         while (!next_is(p, '\n') && p->at < p->end) {
                 w = word(p, "a layout, 'tensor' or the end of the line");
-                int layout = word_find(layout_name, N_LAYOUT, w.s, w.len);
+                int layout = table_find(layout_name, N_LAYOUT, w.s, w.len);
                 if (layout >= 0 && !tensor)
                         p->g->weight[i].layout = (Layout)layout;
                 else if (is(w, "tensor") && !tensor)
@@ -326,7 +329,7 @@ static Vtype type(Parser *p)
                 if (t.rank == MAX_RANK)
                         bad(p, "more than %d dimensions", MAX_RANK);
                 Span w = word(p, "a dimension");
-                int d = word_find(dim_name, N_DIM, w.s, w.len);
+                int d = table_find(dim_name, N_DIM, w.s, w.len);
                 t.dim[t.rank++] =
                         d > DIM_const ? (Dim){.sym = (DimSym)d} : (Dim){.n = to_i64(p, w, "a dimension")};
         } while (accept(p, ','));
@@ -367,7 +370,7 @@ static Ref ref(Parser *p, char kind)
         }
         if (kind == '@') {
                 Span w = word(p, "an input's name");
-                int in = word_find(input_name, N_INPUT, w.s, w.len);
+                int in = table_find(input_name, N_INPUT, w.s, w.len);
                 if (in < 0)
                         no_such(p, w, "an input's name (ids, pos, seq, out)");
                 return REF(R_INPUT, in);
@@ -409,7 +412,7 @@ static void attribute(Parser *p, u32 n, Span w, bool given[N_ATTR])
                 while (info->word[words])
                         words++;
                 Span v = word(p, "a word");
-                int i = word_find(info->word, words, v.s, v.len);
+                int i = table_find(info->word, words, v.s, v.len);
                 if (i < 0)
                         bad(p, "%.*s is no %s", (int)MIN(v.len, 64), v.s, info->name);
                 node_int(p->g, n, a, i);
@@ -428,7 +431,7 @@ static void arguments(Parser *p, u32 n)
                         attribute(p, n, w, given);
                         continue;
                 }
-                int s = word_find(slot_name, N_SLOT, w.s, w.len);
+                int s = table_find(slot_name, N_SLOT, w.s, w.len);
                 if (s < 0)
                         no_such(p, w, "an operand's name");
                 if (p->g->node[n].nin == MAX_IN)
@@ -445,7 +448,7 @@ static Op operation(Parser *p)
 #undef O
         };
         Span w = word(p, "an operation");
-        int op = word_find(op_name, N_OP, w.s, w.len);
+        int op = table_find(op_name, N_OP, w.s, w.len);
         if (op < 0)
                 no_such(p, w, "an operation");
         return (Op)op;
@@ -459,7 +462,7 @@ static void node(Parser *p)
         arguments(p, n);
         u32 out = ref_idx(node_done(p->g, n)), nout = p->g->node[n].nout;
         if (nr != nout)
-                bad(p, "%s gives %u results, but %u are named", op_info(p->g->node[n].op)->name, nout, nr);
+                bad(p, "results: %s gives %u, but named are %u", op_info(p->g->node[n].op)->name, nout, nr);
         for (u32 i = 0; i < nr; i++) {
                 char is_[VTYPE_STR], said[VTYPE_STR];
                 Val *v = &p->g->val[out + i];
@@ -479,7 +482,7 @@ static void returns(Parser *p)
                 bad(p, "a second return");
         do {
                 char kind;
-                if (!sigil(p, &kind) || kind == '$' || kind == '@')
+                if ((!next_is(p, '%') && !next_is(p, '&')) || !sigil(p, &kind))
                         expected(p, "a value or state");
                 graph_return(p->g, ref(p, kind));
         } while (accept(p, ','));

@@ -98,7 +98,10 @@ static moec_status load_plan(moec_context *c, const moec_options *opt, moec_erro
         if (p->META->n_vocab != c->n_vocab)
                 return fail(e, MOEC_MISMATCH, "the plan is for a vocabulary of %u, the model has %u",
                         p->META->n_vocab, c->n_vocab);
-        if ((st = rt_open(p, opt, c->n_ctx, c->n_seq, &c->rt, e)) != MOEC_OK)
+        moec_options with = *opt;
+        if (!with.weights && !c->model->plan)
+                with.weights = c->model->path; /* a cached plan may remember where the same file was before */
+        if ((st = rt_open(p, &with, c->n_ctx, c->n_seq, &c->rt, e)) != MOEC_OK)
                 return st;
         c->back = &rt_backend;
         c->self = c->rt;

@@ -455,5 +455,6 @@ void plan_close(Plan *p)
         if (!p)
                 return;
         map_close(&p->map);
+        free(p->owned);
         free(p);
 }

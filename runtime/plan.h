@@ -157,6 +157,7 @@ typedef struct PlanPart {
 /* ---- reading (plan.c) ---- */
 typedef struct Plan {
         Map map;        /* empty if the memory is somebody else's */
+        void *owned;    /* or malloc'ed memory that plan_close frees; NULL */
         const u8 *p;
         u64 bytes;
         const PlanHead *head;

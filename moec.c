@@ -1,0 +1,371 @@
+/* moec.h's compiler half: opening files, and every stage from a GGUF to a plan, in order, in stages_plan. */
+#include "moec_front.h"
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include "codegen/m4.h"
+#include "frontend/lua.h"
+#include "runtime/isa.h"
+
+/* ---- options ---- */
+
+const char *front_cache_dir(Arena *a, const moec_options *opt)
+{
+        const char *dir = opt->cache_dir, *base;
+        if (dir || (dir = getenv("MOEC_CACHE_DIR")) != NULL)
+                return arena_str(a, dir);
+        if ((base = getenv("XDG_CACHE_HOME")) != NULL && *base == '/')
+                return arena_fmt(a, "%s/moec", base);
+        if ((base = getenv("HOME")) != NULL && *base == '/')
+                return arena_fmt(a, "%s/.cache/moec", base);
+        return "off";
+}
+
+static Dtype cache_type(const char *word, const char *flag)
+{
+        if (!word || !strcmp(word, "f16"))
+                return D_f16;
+        if (strcmp(word, "f32") != 0)
+                err(MOEC_USAGE, "%s %s: the KV cache's types are f16 and f32", flag, word);
+        return D_f32;
+}
+
+static const char *target_of(const moec_options *opt)
+{
+        const char *t = opt->target ? opt->target : "auto";
+        if (!strcmp(t, "auto") || !strcmp(t, "cpu"))
+                return "cpu";
+        if (!strncmp(t, "cuda", 4))
+                err(MOEC_NO_DEVICE, "target %s: this build has no CUDA target; use --target cpu", t);
+        err(MOEC_USAGE, "target %s: there are auto, cpu and eval", t);
+}
+
+/* ---- stages ---- */
+
+static const char *march_of(const moec_options *opt, const char *def)
+{
+        static const char *const known[] = {"native", "x86-64-v3", "x86-64"};
+        const char *march = opt->march ? opt->march : def;
+        for (u32 i = 0; i < COUNT(known); i++)
+                if (!strcmp(march, known[i]))
+                        return known[i];
+        err(MOEC_USAGE, "march %s: there are native, x86-64-v3 and x86-64", march);
+}
+
+static Embed lua_file(Stages *s, const char *name)
+{
+        Embed f;
+        if (!embed_text(s->arena, s->opt->templates, name, &f))
+                die("%s is not built in", name);
+        return f;
+}
+
+static const Tab *lua_table(Stages *s, const char *name)
+{
+        Embed f = lua_file(s, name);
+        return lua_config(s->arena, f.name, f.text, f.len);
+}
+
+void stages_open(Stages *s, Arena *a, const Front *f, const moec_options *opt, const char *def_march)
+{
+        const char *target = target_of(opt);
+        *s = (Stages){.arena = a, .front = f, .opt = opt, .march = march_of(opt, def_march)};
+        if (f->model.why.status)
+                err_rethrow(&f->model.why);
+        s->pipeline = pipeline_read(a, lua_table(s, "pipeline.lua"), target);
+        s->in.tune = tab_tab(lua_table(s, "tune.lua"), target);
+        if (s->pipeline->n_phase > MAX_PHASE)
+                err(MOEC_ERROR, "pipeline.lua: %u phases for %s, at most %d", s->pipeline->n_phase, target, MAX_PHASE);
+        u64 batch = opt->n_batch > 0 ? (u64)opt->n_batch : DEFAULT_BATCH, vocab = MAX(f->model.info.n_vocab, 1);
+        for (u32 i = 0; i < s->pipeline->n_phase; i++) {
+                const Phase *p = &s->pipeline->phase[i];
+                Stage *st = &s->stage[s->n++];
+                st->phase = p;
+                st->max_tok = p->max_tok ? p->max_tok : (u32)batch;
+                /* logits are wide: rows for 64 MiB of them, but some */
+                st->max_out = p->max_out ? p->max_out : (u32)MIN(batch, MAX(16, (64u << 20) / (4 * vocab)));
+                st->max_out = MIN(st->max_out, st->max_tok);
+        }
+}
+
+void stage_run(Stages *s, Stage *st, AfterPass *after, void *user)
+{
+        const moec_options *o = s->opt;
+        PassOpt po = {.act = o->act == MOEC_ACT_F32 ? ACT_f32 : ACT_q8, .no_reuse = o->debug};
+        st->g = model_graph(&s->front->model, s->arena, cache_type(o->ctk, "-ctk"), cache_type(o->ctv, "-ctv"));
+        st->g->name = st->phase->name;
+        st->g->max[DIM_n_tok] = st->max_tok;
+        st->g->max[DIM_n_out] = st->max_out;
+        check(st->g);
+        if (!after || after(user, "", st->g))
+                run_passes(st->g, st->phase->passes, &po, after, user);
+}
+
+static void in_parts(Stages *s)
+{
+        const Gguf *g = s->front->model.gguf;
+        EmitIn *in = &s->in;
+        PlanPart *part = NEWN(s->arena, PlanPart, gguf_n_parts(g));
+        EmitTensor *tensor = NEWN(s->arena, EmitTensor, gguf_n_tensors(g));
+        in->n_part = gguf_n_parts(g);
+        in->part_path = NEWN(s->arena, const char *, in->n_part);
+        for (u32 i = 0; i < in->n_part; i++) {
+                const GgufPart *p = gguf_part(g, i);
+                char real[PATH_MAX];
+                part[i] = (PlanPart){.bytes = p->map.size, .header_bytes = p->meta_bytes, .hash = hash_bytes(p->map.p, p->meta_bytes)};
+                in->part_path[i] = arena_str(s->arena, realpath(p->path, real) ? real : p->path);
+        }
+        in->n_tensor = gguf_n_tensors(g);
+        for (u32 i = 0; i < in->n_tensor; i++) {
+                const GgufTensor *t = gguf_tensor_at(g, i);
+                tensor[i] = (EmitTensor){t->name, t->part, t->offset, t->bytes};
+        }
+        in->part = part;
+        in->tensor = tensor;
+}
+
+static void in_meta(Stages *s)
+{
+        const Model *m = &s->front->model;
+        const ModelInfo *i = &m->info;
+        char *isa = NEWN(s->arena, char, ISA_MAX);
+        if (!strcmp(s->march, "native"))
+                isa_native(isa);
+        s->in.arch = m->arch;
+        s->in.name = m->name;
+        s->in.target = s->pipeline->target;
+        s->in.isa = *isa ? isa : s->march;
+        s->in.compiler = "moec " MOEC_VERSION;
+        s->in.embed = s->embed;
+        s->in.meta = (PlanMeta){.act = s->opt->act,
+                .n_ctx_train = (u32)i->n_ctx_train,
+                .n_layer = (u32)i->n_layer,
+                .n_embd = (u32)i->n_embd,
+                .n_expert = (u32)i->n_expert,
+                .n_expert_used = (u32)i->n_expert_used,
+                .ctk = (u32)cache_type(s->opt->ctk, "-ctk"),
+                .ctv = (u32)cache_type(s->opt->ctv, "-ctv"),
+                .n_params = i->n_params,
+                .weight_bytes = i->weight_bytes,
+                .bytes_per_token = i->token_bytes,
+                .model = gguf_hash(m->gguf)};
+}
+
+void stages_select(Stages *s)
+{
+        EmitPhase *phase = NEWN(s->arena, EmitPhase, s->n);
+        for (u32 i = 0; i < s->n; i++) {
+                stage_run(s, &s->stage[i], NULL, NULL);
+                phase[i] = (EmitPhase){s->stage[i].g, s->stage[i].max_tok, s->stage[i].max_out};
+        }
+        s->in.phase = phase;
+        s->in.n_phase = s->n;
+        in_parts(s);
+        in_meta(s);
+        s->emit = emit_new(s->arena, &s->in);
+}
+
+CcOpt stages_cc(const Stages *s)
+{
+        const moec_options *o = s->opt;
+        return (CcOpt){o->templates, o->keep, s->march, o->threads > 0 ? o->threads : (int)pool_processors(), s->cache, o->progress, o->user};
+}
+
+/* The compiler, front to back. */
+void stages_plan(Stages *s, Buf *out)
+{
+        Key *const *key;
+        Buf so = {0}, token = {0};
+        stages_select(s);                               /* graph, passes, Keys */
+        u32 n = emit_keys(s->emit, &key);
+        const char **source = NEWN(s->arena, const char *, n);
+        CcOpt cc = stages_cc(s);
+        cc_build(s->arena, key, n, &cc, &so, source);   /* templates to C to a shared object */
+        if (model_token(&s->front->model, &token)) {
+                s->in.token = arena_copy(s->arena, token.p, token.len);
+                s->in.n_token = token.len;
+        }
+        emit_plan(s->emit, &so, source, out);           /* the plan */
+        buf_free(&so);
+        buf_free(&token);
+}
+
+/* ---- the cached plan ---- */
+
+/* Everything that a plan depends on, for people and, hashed, as its key. */
+static const char *plan_text(Stages *s)
+{
+        const moec_options *o = s->opt;
+        char model[HASH_HEX + 1], templates[HASH_HEX + 1], lua[HASH_HEX + 1], isa[ISA_MAX] = "";
+        static const char *const file[] = {"pipeline.lua", "tune.lua"};
+        Hash h = hash_bytes(s->front->model.type->file.text, s->front->model.type->file.len);
+        for (u32 i = 0; i < COUNT(file); i++) {
+                Embed f = lua_file(s, file[i]);
+                h = hash_mix(h, f.text, f.len);
+        }
+        if (!strcmp(s->march, "native"))
+                isa_native(isa);
+        return arena_fmt(s->arena,
+                "moec: %s, plan %d\nmodel: %s %s\ntarget: %s %s %s\nact: %s\nkv: %s %s\nbatch: %d\ndebug: %d\ntemplates: %s\nlua: %s\n",
+                MOEC_VERSION, PLAN_VERSION, s->front->model.arch, hash_hex(gguf_hash(s->front->model.gguf), model), s->pipeline->target,
+                s->march, isa, o->act == MOEC_ACT_F32 ? "f32" : "q8", o->ctk ? o->ctk : "f16", o->ctv ? o->ctv : "f16",
+                o->n_batch > 0 ? o->n_batch : DEFAULT_BATCH, o->debug, hash_hex(m4_templates_hash(s->arena, o->templates), templates),
+                hash_hex(h, lua));
+}
+
+/* A plan in memory of its own. */
+static moec_status plan_own(const Buf *b, Plan **plan, moec_error *e)
+{
+        void *p = NULL;
+        if (posix_memalign(&p, PLAN_ALIGN, b->len) != 0)
+                return fail(e, MOEC_NO_MEMORY, "out of memory for a plan of %zu bytes", b->len);
+        memcpy(p, b->p, b->len);
+        moec_status st = plan_view(p, b->len, plan, e);
+        if (st)
+                free(p);
+        else
+                (*plan)->owned = p;
+        return st;
+}
+
+static void make_or_get(Stages *s, Plan **plan, bool *from_cache)
+{
+        moec_error e = {0};
+        CacheHit hit;
+        if (cache_open(front_cache_dir(s->arena, s->opt), &s->cache, &e) != MOEC_OK)
+                err_rethrow(&e);
+        const char *text = plan_text(s);
+        Hash key = hash_bytes(text, strlen(text));
+        *from_cache = !s->opt->keep && cache_get(s->cache, key, "plan", &hit);
+        if (*from_cache && plan_view(hit.data, hit.bytes, plan, NULL) == MOEC_OK) {
+                (*plan)->map = hit.map;
+                return;
+        }
+        if (*from_cache)
+                map_close(&hit.map);
+        *from_cache = false;
+        Buf b = {0};
+        stages_plan(s, &b);
+        cache_put(s->cache, key, "plan", text, b.p, b.len, NULL);
+        moec_status st = plan_own(&b, plan, &e);
+        buf_free(&b);
+        if (st)
+                err_rethrow(&e);
+}
+
+moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache, moec_error *e)
+{
+        Arena *a = arena_new();
+        Stages *s = NEW(a, Stages);
+        moec_status st = MOEC_OK;
+        Trap t;
+        if (TRAP(&t) == 0) {
+                stages_open(s, a, m->front, opt, def_march);
+                make_or_get(s, plan, from_cache);
+                trap_pop(&t);
+        } else {
+                if (e)
+                        *e = t.error;
+                st = t.error.status;
+        }
+        cache_close(s->cache);
+        arena_free(a);
+        return st;
+}
+
+static moec_status make_plan(const moec_model *m, const moec_options *opt, Plan **plan, bool *from_cache, moec_error *e)
+{
+        return front_plan(m, opt, "native", plan, from_cache, e);
+}
+
+/* ---- opening ---- */
+
+static void front_close(void *p)
+{
+        Front *f = p;
+        model_close(&f->model);
+        arena_free(f->arena);
+}
+
+static void fill_info(moec_model *m, const Model *f)
+{
+        const ModelInfo *i = &f->info;
+        m->info = (moec_info){.arch = f->arch,
+                .name = f->name,
+                .n_vocab = (int)i->n_vocab,
+                .n_ctx_train = (int)i->n_ctx_train,
+                .n_layer = (int)i->n_layer,
+                .n_embd = (int)i->n_embd,
+                .n_expert = (int)i->n_expert,
+                .n_expert_used = (int)i->n_expert_used,
+                .has_weights = !i->is_shape,
+                .has_tokenizer = m->tok != NULL,
+                .n_params = i->n_params,
+                .weight_bytes = i->weight_bytes,
+                .bytes_per_token = i->token_bytes};
+}
+
+/* A file whose tokenizer is not supported opens all the same: only text needs it. */
+static void open_token(moec_model *m, Front *f)
+{
+        Buf b = {0};
+        moec_error e = {0};
+        Trap t;
+        if (TRAP(&t) == 0) {
+                bool has = model_token(&f->model, &b);
+                trap_pop(&t);
+                if (has && token_open(b.p, b.len, &m->tok, &e) == MOEC_OK)
+                        m->tok_blob = b.p;
+                else
+                        buf_free(&b);
+        } else {
+                e = t.error;
+        }
+        snprintf(m->tok_why, sizeof m->tok_why, "%.255s", e.status ? e.msg : "");
+}
+
+static moec_status open_gguf(const char *path, const moec_options *opt, moec_model **out, moec_error *e)
+{
+        Arena *a = arena_new();
+        Front *f = NEW(a, Front);
+        Trap t;
+        f->arena = a;
+        if (TRAP(&t) == 0) {
+                model_open(&f->model, a, path, opt ? opt->templates : NULL);
+                trap_pop(&t);
+        } else {
+                if (e)
+                        *e = t.error;
+                front_close(f);
+                return t.error.status;
+        }
+        moec_model *m = calloc(1, sizeof *m);
+        if (!m || !(m->path = strdup(path))) {
+                free(m);
+                front_close(f);
+                return fail(e, MOEC_NO_MEMORY, "out of memory opening %s", path);
+        }
+        m->front = f;
+        m->close_front = front_close;
+        m->make_plan = make_plan;
+        m->load_eval = front_load_eval;
+        open_token(m, f);
+        fill_info(m, &f->model);
+        *out = m;
+        return MOEC_OK;
+}
+
+moec_status moec_open(const char *path, const moec_options *opt, moec_model **out, moec_error *e)
+{
+        u64 offset;
+        Map map;
+        *out = NULL;
+        if (exe_plan_offset(path, &offset))
+                return model_from_plan(path, offset, opt, out, e);
+        moec_status st = map_open(path, &map, e);
+        if (st)
+                return st;
+        bool plan = map.size >= 8 && !memcmp(map.p, PLAN_MAGIC, 8);
+        map_close(&map);
+        return plan ? model_from_plan(path, 0, opt, out, e) : open_gguf(path, opt, out, e);
+}
