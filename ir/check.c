@@ -14,6 +14,11 @@ static char *node_str(const Graph *g, u32 n, char out[NODE_STR])
         return out;
 }
 
+static const char *place(const Graph *g)
+{
+        return g->file ? g->file : g->name;
+}
+
 static noreturn void broken(const Graph *g, u32 n, const char *fmt, ...) PRINTF(3, 4);
 static noreturn void broken(const Graph *g, u32 n, const char *fmt, ...)
 {
@@ -36,40 +41,40 @@ static void refs_exist(const Graph *g, Ref r, const char *what, u32 n)
                   : kind == R_STATE  ? g->n_state
                                      : 0;
         if (i >= end)
-                err(MOEC_DAMAGED, "%s: %s %u refers to %08x, which does not exist", g->name, what, n, r);
+                err(MOEC_DAMAGED, "%s: %s %u refers to %08x, which does not exist", place(g), what, n, r);
 }
 
 static void node_shape(const Graph *g, u32 n)
 {
         const Node *d = &g->node[n];
         if ((unsigned)d->op > OP_dead)
-                err(MOEC_DAMAGED, "%s: node %u has operation %d", g->name, n, (int)d->op);
+                err(MOEC_DAMAGED, "%s: node %u has operation %d", place(g), n, (int)d->op);
         if (d->op == OP_dead)
                 return;
         if (d->nin > MAX_IN || d->nout < 1 || d->nout > MAX_RESULT || d->out > g->n_val ||
                 d->nout > g->n_val - d->out)
-                err(MOEC_DAMAGED, "%s: node %u has %u operands and %u results from %u", g->name, n, d->nin,
+                err(MOEC_DAMAGED, "%s: node %u has %u operands and %u results from %u", place(g), n, d->nin,
                         d->nout, d->out);
         for (u32 i = 0; i < d->nin; i++) {
                 if ((unsigned)d->in[i].slot >= N_SLOT || (i && d->in[i].slot < d->in[i - 1].slot))
-                        err(MOEC_DAMAGED, "%s: node %u has its operands out of order", g->name, n);
+                        err(MOEC_DAMAGED, "%s: node %u has its operands out of order", place(g), n);
                 refs_exist(g, d->in[i].ref, "node", n);
         }
         for (u32 i = 0; i < d->nout; i++) {
                 const Val *v = &g->val[d->out + i];
                 if (v->node != n)
-                        err(MOEC_DAMAGED, "%s: value %u says that node %u defines it, not %u", g->name,
+                        err(MOEC_DAMAGED, "%s: value %u says that node %u defines it, not %u", place(g),
                                 d->out + i, v->node, n);
                 if ((unsigned)v->type.dt >= N_DTYPE || v->type.rank > MAX_RANK)
-                        err(MOEC_DAMAGED, "%s: value %u has a damaged type", g->name, d->out + i);
+                        err(MOEC_DAMAGED, "%s: value %u has a damaged type", place(g), d->out + i);
                 for (u32 k = 0; k < v->type.rank; k++)
                         if ((unsigned)v->type.dim[k].sym >= N_DIM)
-                                err(MOEC_DAMAGED, "%s: value %u has a damaged type", g->name, d->out + i);
+                                err(MOEC_DAMAGED, "%s: value %u has a damaged type", place(g), d->out + i);
         }
         for (int a = 0; a < N_ATTR; a++)
                 for (i64 k = 0; attr_info[a].word && k <= d->attr[a].i; k++)
                         if (d->attr[a].i < 0 || !attr_info[a].word[k])
-                                err(MOEC_DAMAGED, "%s: node %u has a damaged attribute %s", g->name, n,
+                                err(MOEC_DAMAGED, "%s: node %u has a damaged attribute %s", place(g), n,
                                         attr_info[a].name);
 }
 
@@ -116,8 +121,9 @@ static void state_threaded(const Graph *g, u32 n, u32 *written)
         if (kv == REF_NONE)
                 return;
         u32 at = ref_kind(kv) == R_STATE ? g->n_val + ref_idx(kv) : ref_idx(kv);
+        char by[WHERE_STR];
         if (written[at])
-                broken(g, n, "uses a state that node %u has changed", written[at] - 1);
+                broken(g, n, "uses a state that has been changed at %s", node_where(g, written[at] - 1, by));
         if (in_get(d, S_k) != REF_NONE)
                 written[at] = n + 1;
 }
@@ -133,23 +139,23 @@ static void returns_valid(const Graph *g, const bool *defined, const u32 *writte
         for (u32 i = 0; i < g->n_ret; i++) {
                 Ref r = g->ret[i];
                 if (ref_kind(r) != R_VAL && ref_kind(r) != R_STATE)
-                        err(MOEC_DAMAGED, "%s: result %u is neither a value nor a state", g->name, i);
+                        err(MOEC_DAMAGED, "%s: result %u is neither a value nor a state", place(g), i);
                 if (ref_kind(r) == R_VAL && !defined[ref_idx(r)])
-                        err(MOEC_DAMAGED, "%s: result %u is not defined", g->name, i);
+                        err(MOEC_DAMAGED, "%s: result %u is not defined", place(g), i);
                 if (!is_state(g, r))
                         continue;
                 u32 s = ref_idx(ref_state(g, r));
                 if (written[ref_kind(r) == R_STATE ? g->n_val + s : ref_idx(r)])
-                        err(MOEC_DAMAGED, "%s: result %u is not the last value of state %s", g->name, i,
+                        err(MOEC_DAMAGED, "%s: result %u is not the last value of state %s", place(g), i,
                                 g->state[s].name);
                 if (back[s])
-                        err(MOEC_DAMAGED, "%s: state %s is returned twice", g->name, g->state[s].name);
+                        err(MOEC_DAMAGED, "%s: state %s is returned twice", place(g), g->state[s].name);
                 back[s] = true;
         }
         for (u32 s = 0; s < g->n_state; s++)
                 if (written[g->n_val + s] && !back[s])
                         err(MOEC_DAMAGED, "%s: state %s is changed, but its last value is not returned",
-                                g->name, g->state[s].name);
+                                place(g), g->state[s].name);
 }
 
 /* ---- weights, states ---- */
@@ -159,16 +165,16 @@ static void weight_valid(const Graph *g, u32 i)
         const Weight *w = &g->weight[i];
         Ref r;
         if (!graph_find_weight(g, w->name, strlen(w->name), &r) || ref_idx(r) != i)
-                err(MOEC_DAMAGED, "%s: weight %s is not found by its name", g->name, w->name);
+                err(MOEC_DAMAGED, "%s: weight %s is not found by its name", place(g), w->name);
         if ((unsigned)w->type >= N_WTYPE || (unsigned)w->layout >= N_LAYOUT || w->rank < 1 ||
                 w->rank > MAX_RANK)
-                err(MOEC_DAMAGED, "%s: weight %s has a damaged type", g->name, w->name);
+                err(MOEC_DAMAGED, "%s: weight %s has a damaged type", place(g), w->name);
         for (u32 k = 0; k < w->rank; k++)
                 if (w->dim[k] < 1 || w->dim[k] >= (u64)MAX_SIZE)
-                        err(MOEC_DAMAGED, "%s: weight %s has a dimension of %llu", g->name, w->name,
+                        err(MOEC_DAMAGED, "%s: weight %s has a dimension of %llu", place(g), w->name,
                                 (unsigned long long)w->dim[k]);
         if (w->dim[w->rank - 1] % wtype_info[w->type].per)
-                err(MOEC_DAMAGED, "%s: weight %s: rows of %llu values are not whole blocks of %s", g->name,
+                err(MOEC_DAMAGED, "%s: weight %s: rows of %llu values are not whole blocks of %s", place(g),
                         w->name, (unsigned long long)w->dim[w->rank - 1], wtype_info[w->type].name);
 }
 
@@ -177,10 +183,10 @@ static void state_valid(const Graph *g, u32 i)
         const State *s = &g->state[i];
         Ref r;
         if (!graph_find_state(g, s->name, strlen(s->name), &r) || ref_idx(r) != i)
-                err(MOEC_DAMAGED, "%s: state %s is not found by its name", g->name, s->name);
+                err(MOEC_DAMAGED, "%s: state %s is not found by its name", place(g), s->name);
         if (s->heads < 1 || s->dk < 1 || s->dv < 0 || s->heads >= MAX_SIZE || s->dk >= MAX_SIZE ||
                 s->dv >= MAX_SIZE)
-                err(MOEC_DAMAGED, "%s: state %s has a damaged shape", g->name, s->name);
+                err(MOEC_DAMAGED, "%s: state %s has a damaged shape", place(g), s->name);
 }
 
 /* ---- buffers ---- */

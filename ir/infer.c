@@ -66,16 +66,26 @@ static Vtype type3(Dtype dt, Dim a, Dim b, Dim d)
         return (Vtype){.dt = dt, .rank = 3, .dim = {a, b, d}};
 }
 
-/* Both shapes, and another operand's, which mostly is the reason. */
+/* The operand that most likely says why s must be something else: the last one before it of as many
+ * dimensions. */
+static const struct In *reason(const Ctx *c, Slot s, u32 rank)
+{
+        const struct In *why = &c->n->in[c->n->in[0].slot == s && c->n->nin > 1];
+        for (u32 i = 0; i < c->n->nin && rank > 1 && c->n->in[i].slot < s; i++)
+                if (ref_type(c->g, c->n->in[i].ref).rank == rank)
+                        why = &c->n->in[i];
+        return why;
+}
+
 static void same(const Ctx *c, Slot s, Vtype is, Vtype want)
 {
         char a[VTYPE_STR], b[VTYPE_STR], d[VTYPE_STR];
         if (vtype_same(&is, &want))
                 return;
-        const struct In *why = &c->n->in[c->n->in[0].slot == s && c->n->nin > 1];
-        Vtype reason = ref_type(c->g, why->ref);
+        const struct In *why = reason(c, s, want.rank);
+        Vtype other = ref_type(c->g, why->ref);
         bad(c, "operand %s is %s, but must be %s, since %s is %s", slot_name[s], vtype_str(&is, a),
-                vtype_str(&want, b), slot_name[why->slot], vtype_str(&reason, d));
+                vtype_str(&want, b), slot_name[why->slot], vtype_str(&other, d));
 }
 
 /* An activation: a value of rows, the last dimension a constant. */
@@ -183,8 +193,9 @@ static void rope_fits(const Ctx *c, i64 n)
 
 static void give(Ctx *c, Vtype t)
 {
+        char where[WHERE_STR];
         if (c->nout == MAX_RESULT)
-                err(MOEC_UNSUPPORTED, "%s: more than %d results", op_info(c->n->op)->name, MAX_RESULT);
+                err(MOEC_UNSUPPORTED, "%s: more than %d results", node_where(c->g, c->id, where), MAX_RESULT);
         for (u32 i = 0; i < t.rank; i++)
                 if (!t.dim[i].sym && t.dim[i].n >= MAX_SIZE)
                         bad(c, "a result of %lld values in a row", (long long)t.dim[i].n);
