@@ -179,6 +179,16 @@ static int run(lua_State *L)
         return 0;
 }
 
+/* A message may quote the model's file: no controls, C1 ones too. */
+static void tame(char *s)
+{
+        for (u8 *p = (u8 *)s; *p; p++)
+                if (*p < 0x20 || *p == 0x7f)
+                        *p = '?';
+                else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+                        p[0] = p[1] = '?';
+}
+
 static void take_error(lua_State *L, int status, moec_error *e)
 {
         const Host *h = lua_host(L);
@@ -193,6 +203,7 @@ static void take_error(lua_State *L, int status, moec_error *e)
         else
                 fail(e, MOEC_ERROR, "%s%s%s%s", msg ? msg : "error without a message", *h->where ? " (" : "",
                         h->where, *h->where ? ")" : "");
+        tame(e->msg);
 }
 
 void lua_run(Host *h)

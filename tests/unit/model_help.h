@@ -38,7 +38,10 @@ typedef struct Tiny {
         const char *more_key;  /* one more key, an integer, or */
         const char *more_text; /* ... with this string */
         u32 more_value;
+        u32 more_bits; /* ... or, not 0, a float */
         const char *more_tensor;
+        const char *type_of; /* in a shape file: give this tensor ... */
+        u32 type_id;         /* ... this type, of no more bytes than F32 */
 } Tiny;
 
 typedef struct TinyFile {
@@ -86,7 +89,8 @@ static inline void tiny_tensor(TinyFile *f, const char *name, u32 rank, u64 a, u
         g_u32(&f->table, rank);
         for (u32 i = rank; i-- > 0; n *= dim[i])
                 g_u64(&f->table, dim[i]);
-        g_u32(&f->table, quant ? 8 : 0);
+        bool other = o->type_of && strcmp(o->type_of, name) == 0;
+        g_u32(&f->table, other ? o->type_id : quant ? 8 : 0);
         g_u64(&f->table, f->data.len);
         for (u64 i = 0; quant && i < n / 32; i++)
                 tiny_q8_block(f);
@@ -145,6 +149,8 @@ static inline void tiny_keys(TinyFile *f)
         f->n_key++;
         if (o->more_key && o->more_text)
                 g_key_str(&f->keys, o->more_key, o->more_text);
+        else if (o->more_key && o->more_bits)
+                g_key(&f->keys, o->more_key, GGUF_f32), g_u32(&f->keys, o->more_bits);
         else if (o->more_key)
                 g_key_u32(&f->keys, o->more_key, o->more_value);
         f->n_key += o->more_key != NULL;
