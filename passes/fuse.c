@@ -234,12 +234,16 @@ static bool rounds(const Fuse *f, u32 n, Ref x)
                !has(f, n, S_norm);
 }
 
+/* How many products round x, and the first of them. */
 static u32 rounding(const Fuse *f, Ref x, u32 *first)
 {
         const Users *u = rw_users(f->r, x);
         u32 count = 0;
         for (u32 i = 0; i < u->n; i++) {
-                if (!rounds(f, u->node[i], x))
+                bool again = false; /* x is its residual too */
+                for (u32 k = 0; k < i; k++)
+                        again |= u->node[k] == u->node[i];
+                if (again || !rounds(f, u->node[i], x))
                         continue;
                 if (!count++ || f->r->place[u->node[i]] < f->r->place[*first])
                         *first = u->node[i];
@@ -443,12 +447,14 @@ static bool apply(Fuse *f, u32 i, u32 root)
 void fuse(Graph *g, const PassOpt *opt)
 {
         Fuse f = {rewrite_begin(g), g, opt};
-        for (bool more = true; more;) {
-                more = false;
+        u32 fired = 0, most = 64 + 8 * g->n_node;
+        for (u32 before = UINT32_MAX; before != fired;) {
+                before = fired;
                 for (u32 i = 0; i < COUNT(rule); i++)
                         for (u32 n = 0; n < g->n_node; n++)
                                 while (apply(&f, i, n))
-                                        more = true;
+                                        if (++fired == most)
+                                                die("fuse: rule %s finds no end", rule[i].name);
         }
         rewrite_end(f.r);
 }
