@@ -270,10 +270,10 @@ static u64 string_bytes(Cursor *c)
         return n;
 }
 
-static void check_bool(const Cursor *c, const u8 *p, u64 at)
+static void check_bool(const Cursor *c, u64 v, u64 at)
 {
-        if (*p > 1)
-                bad(c, at, "holds %u as a bool; expected 0 or 1", *p);
+        if (v > 1)
+                bad(c, at, "holds %" PRIu64 " as a bool; expected 0 or 1", v);
 }
 
 static void read_strings(Cursor *c, GgufKey *k)
@@ -310,7 +310,7 @@ static void read_array(Cursor *c, GgufKey *k)
         take(c, k->n * size, "array");
         if (k->elem == GGUF_bool)
                 for (u64 i = 0; i < k->n; i++)
-                        check_bool(c, k->data + i, at + i);
+                        check_bool(c, k->data[i], at + i);
 }
 
 static void read_key(Cursor *c, GgufKey *k, u32 i)
@@ -331,7 +331,7 @@ static void read_key(Cursor *c, GgufKey *k, u32 i)
         default:
                 k->bits = part_bits(k->type, take(c, type_info[k->type].bytes, "value"));
                 if (k->type == GGUF_bool)
-                        check_bool(c, &(u8){(u8)k->bits}, k->at);
+                        check_bool(c, k->bits, k->at);
         }
 }
 

@@ -170,12 +170,10 @@ static void fill_plan(PlanWriter *w, bool embed)
                 .arena_bytes = 256,
                 .n_layer = 1};
         plan_add(w, PLAN_META, &m, sizeof m);
-        struct {
-                u64 count;
-                PlanImage image;
-                char so[4];
-        } code = {1, {plan_add_str(w, "so"), PLAN_SO, sizeof(u64) + sizeof(PlanImage), 4}, "ELF"};
-        plan_add(w, PLAN_CODE, &code, sizeof code.count + sizeof code.image + 4);
+        PlanImage image = {plan_add_str(w, "so"), PLAN_SO, sizeof(u64) + sizeof image, 4};
+        plan_add(w, PLAN_CODE, &(u64){1}, sizeof(u64));
+        plan_add(w, PLAN_CODE, &image, sizeof image);
+        plan_add(w, PLAN_CODE, "ELF", 4);
         PlanKernel k = {.name = plan_add_str(w, "embed"),
                 .key = plan_add_str(w, "embed 8"),
                 .threads = 1,

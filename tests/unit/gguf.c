@@ -316,6 +316,15 @@ static void split_files(void **state)
         assert_int_equal(gguf_tensor(g, "y")->part, 1);
         assert_non_null(gguf_key(g, "general.architecture"));
         walk(g);
+        Hash h = gguf_hash(g);
+        shut(g, a);
+        Buf other = {0}; /* a part of another model is seen in the hash */
+        split_part(&other, 2, 3, 3, "w", 3);
+        save(names[2], &other);
+        buf_free(&other);
+        g = open_path(file(names[0]), &a, &e);
+        assert_non_null(g);
+        assert_false(hash_same(h, gguf_hash(g)));
         shut(g, a);
 
         assert_null(open_path(file(names[1]), &a, &e)); /* not the first */
@@ -334,7 +343,14 @@ static void split_files(void **state)
         assert_int_equal(e.status, MOEC_NOT_FOUND);
         assert_non_null(strstr(e.msg, "-00001-of-00003.gguf"));
         arena_free(a);
-        unlink(file("other.gguf"));
+        char here[512]; /* a name shorter than that ending */
+        assert_non_null(getcwd(here, sizeof here));
+        assert_int_equal(chdir(dir) | rename("other.gguf", "a"), 0);
+        assert_null(open_path("a", &a, &e));
+        assert_int_equal(e.status, MOEC_NOT_FOUND);
+        arena_free(a);
+        unlink("a");
+        assert_int_equal(chdir(here), 0);
         unlink(file(names[1]));
 }
 

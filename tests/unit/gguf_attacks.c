@@ -1,6 +1,7 @@
 /* Files that broke other GGUF readers, rebuilt from what was published, one test each; then every truncation
  * of a right file and thousands of mutations of it. None may do more than be refused. */
 #include "tests/hostile/refused.h"
+#include <dirent.h>
 
 /* ---- ggml, llama.cpp ---- */
 
@@ -451,6 +452,33 @@ static void twenty_thousand_mutations(void **state)
         buf_free(&whole);
 }
 
+/* What fuzzing started from, and whatever it found since. */
+static void fuzz_corpus(void **state)
+{
+        (void)state;
+        const char *folder = "tests/fuzz/corpus/gguf";
+        DIR *d = opendir(folder);
+        assert_non_null(d);
+        int n = 0;
+        for (const struct dirent *f; (f = readdir(d)); n++) {
+                char path[512];
+                snprintf(path, sizeof path, "%s/%s", folder, f->d_name);
+                Buf b = {0};
+                if (f->d_name[0] == '.' || file_read(path, &b, 1 << 20, NULL) != MOEC_OK)
+                        continue;
+                Opened o;
+                g_open(&o, &b, NULL);
+                if (o.error.status == 0)
+                        walk(o.g);
+                else if (o.error.status != MOEC_DAMAGED)
+                        fail_msg("%s: status %d: %s", path, o.error.status, o.error.msg);
+                g_shut(&o);
+                buf_free(&b);
+        }
+        closedir(d);
+        assert_true(n > 20);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -480,6 +508,7 @@ int main(void)
                 cmocka_unit_test(cve_2026_7482_data_past_the_end),
                 cmocka_unit_test(every_truncation),
                 cmocka_unit_test(twenty_thousand_mutations),
+                cmocka_unit_test(fuzz_corpus),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
  * status, and that the message names the byte and the field. */
 #include "tests/hostile/refused.h"
 #include <math.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static void rule_01_at_least_a_header(void **state)
@@ -417,6 +418,36 @@ static void rule_29_limits(void **state)
         buf_free(&b);
 }
 
+/* The limit is for all parts together. */
+static void rule_29_limit_of_all_parts(void **state)
+{
+        (void)state;
+        enum { SIZE = 300 << 20 };
+        Buf b = {0};
+        g_head(&b, 0, 1);
+        g_key_arr(&b, "k", GGUF_u8, SIZE - 49);
+        Arena *a = arena_new();
+        Gguf *g = gguf_new(a);
+        for (int i = 0; i < 2; i++) {
+                void *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                assert_true(p != MAP_FAILED);
+                memcpy(p, b.p, b.len);
+                Trap t;
+                if (TRAP(&t) == 0) {
+                        gguf_add(g, "a.gguf", (Map){p, SIZE, -1});
+                        trap_pop(&t);
+                        assert_int_equal(i, 0);
+                } else {
+                        assert_int_equal(i, 1);
+                        check_error(&t.error, MOEC_DAMAGED, 41, "key k array length");
+                }
+        }
+        gguf_close(g);
+        arena_free(a);
+        buf_free(&b);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -435,6 +466,7 @@ int main(void)
                 cmocka_unit_test(rule_20_hyperparameters_in_range),
                 cmocka_unit_test(rule_26_no_control_characters_in_names),
                 cmocka_unit_test(rule_29_limits),
+                cmocka_unit_test(rule_29_limit_of_all_parts),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

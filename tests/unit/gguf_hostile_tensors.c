@@ -95,6 +95,8 @@ static void rule_16_overlap(void **state)
         refused(&b, at, "overlaps tensor s of 256 bytes");
         b = two_tensors(64, 0, 0, 128, 1, 0, &at); /* the same bytes as another type */
         refused(&b, at, "overlaps tensor s");
+        b = two_tensors(64, 0, 0, 32, 0, 0, &at); /* a part of them */
+        refused(&b, at, "overlaps tensor s");
         b = two_tensors(5, 4711, 0, 8, 0, 0, &at);
         refused(&b, at, "overlaps tensor s");
         b = two_tensors(64, 0, 256, 64, 0, 0, &at); /* out of order, and not overlapping */
