@@ -124,7 +124,6 @@ struct Bpe {
         size_t n, cap;
         void *scratch; /* of long pieces */
         size_t scratch_size;
-        struct Seen *seen; /* pieces encoded before, NULL for short texts */
 };
 /* Every function is false when out of memory. */
 bool bpe_put(Bpe *b, u32 id);
