@@ -10,17 +10,15 @@
 
 u64 value_bytes(const Graph *g, u32 val, Target target)
 {
-        u64 bytes = val_bytes(g, val), codes, extra = 0;
+        u64 bytes = val_bytes(g, val), extra = 0;
         if (target != TARGET_cpu)
                 die("no target %d", (int)target);
         for (u32 i = 0; i < g->val[val].type.rank; i++)
                 if (!dim_at(g->val[val].type.dim[i], g->max) && bytes)
                         die("graph %s: the bound of %s is not set", g->name,
                                 dim_name[g->val[val].type.dim[i].sym]);
-        if (g->val[val].type.dt == D_q8) {
-                codes = bytes / (Q8_BLOCK + 4) * Q8_BLOCK;
-                extra = codes / 16 * 4;
-        }
+        if (g->val[val].type.dt == D_q8) /* val_bytes: a code each and a scale for each block */
+                extra = bytes / (Q8_BLOCK + 4) * Q8_BLOCK / 16 * 4;
         if (bytes == UINT64_MAX || !add_u64(bytes, extra, &bytes))
                 err(MOEC_NO_MEMORY, "graph %s: a value is larger than the address space", g->name);
         return bytes;

@@ -1,8 +1,8 @@
 /* The passes: each turns a graph into a better one of the same meaning, in place. One pass a file.
  *
  * A list of passes is written as words, apart by commas or white space: the name of a pass, then its options,
- * `word` or `word=value`: "fold, dce, qmatmul act=q8, fuse dup_norm route_max=65536". That is how pipeline.lua,
- * `moec opt` and the tests name them. */
+ * `word` or `word=value`: "fold, dce, qmatmul act=q8, fuse dup_norm route_max=65536". That is how
+ * pipeline.lua, `moec opt` and the tests name them. */
 #ifndef MOEC_PASSES_H
 #define MOEC_PASSES_H
 #include "ir/graph.h"
@@ -10,11 +10,9 @@
 /*   P(name)   in the usual order
  *   fold      algebra that keeps every bit: scale by 1, slices of slices, rope of nothing, ...
  *   dce       removes what no result needs
- *   experts   splits experts into experts_up and experts_down, with a sort of the pairs where `grouped` says so
- *   qmatmul   products take packed weights; chooses what activations are rounded to
- *   fuse      joins neighbours, by a table of rules
- *   layout    the memory layout of each weight
- *   order     the order of execution
+ *   experts   splits experts into experts_up and experts_down, with a sort of the pairs where `grouped` says
+ * so qmatmul   products take packed weights; chooses what activations are rounded to fuse      joins
+ * neighbours, by a table of rules layout    the memory layout of each weight order     the order of execution
  *   buffers   the place of every value in the step's arena; Graph.max must be set */
 #define PASSES(P) P(fold) P(dce) P(experts) P(qmatmul) P(fuse) P(layout) P(order) P(buffers)
 
@@ -47,9 +45,9 @@ typedef struct PassOpt {
 PASSES(P)
 #undef P
 
-/* Runs the passes that `words` lists; options there come on top of `opt` for that pass alone. After each the graph is
- * compacted and checked, then `after` (NULL: nobody) is told. Returns early when `after` returns false.
- * err where a word is unknown or not that pass's. */
+/* Runs the passes that `words` lists; options there come on top of `opt` for that pass alone. After each the
+ * graph is compacted and checked, then `after` (NULL: nobody) is told. Returns early when `after` returns
+ * false. err where a word is unknown or not that pass's. */
 typedef bool AfterPass(void *user, const char *pass, Graph *g);
 void run_passes(Graph *g, const char *words, const PassOpt *opt, AfterPass *after, void *user);
 
@@ -61,18 +59,16 @@ typedef enum Target {
 #define T(name) TARGET_##name,
         TARGETS(T)
 #undef T
-        N_TARGET
+                N_TARGET
 } Target;
 
 #define ARENA_ALIGN 64
 
-/* Bytes that a value takes in the arena: those of val_bytes and what the target keeps with it; 0 for states, which live
- * elsewhere. On the CPU, planes one behind the other:
- *   f32, i32        elements
- *   q8 of n rows    codes i8 [n, K], scales f32 [n, K / 32], sums f32 [n, K / 16]: scale times the sum of 16 codes
- *   route [T, k]    pairs of i32 expert, f32 weight
- *   order [T, k]    u32 first pair of each expert and the end [E + 1]; u32 pairs token * k + slot [T * k]
- * err where that is more than an address space, die where a bound is unknown. */
+/* Bytes that a value takes in the arena: those of val_bytes and what the target keeps with it; 0 for states,
+ * which live elsewhere. On the CPU, planes one behind the other: f32, i32        elements q8 of n rows codes
+ * i8 [n, K], scales f32 [n, K / 32], sums f32 [n, K / 16]: scale times the sum of 16 codes route [T, k] pairs
+ * of i32 expert, f32 weight order [T, k]    u32 first pair of each expert and the end [E + 1]; u32 pairs
+ * token * k + slot [T * k] err where that is more than an address space, die where a bound is unknown. */
 u64 value_bytes(const Graph *g, u32 val, Target target);
 
 /* ---- pipelines (pipeline.lua) ---- */
@@ -87,8 +83,8 @@ typedef struct Pipeline {
         u32 n_phase;
 } Pipeline;
 
-/* From the table that pipeline.lua returns: target = { { name, max_tok, max_out, passes = { words, ... } }, ... }.
- * err naming the place where it is wrong, or the targets it has if `target` is none of them. */
+/* From the table that pipeline.lua returns: target = { { name, max_tok, max_out, passes = { words, ... } },
+ * ... }. err naming the place where it is wrong, or the targets it has if `target` is none of them. */
 struct Tab;
 Pipeline *pipeline_read(Arena *a, const struct Tab *t, const char *target);
 const Phase *pipeline_phase(const Pipeline *p, const char *name); /* NULL if there is none */

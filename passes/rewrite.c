@@ -214,9 +214,12 @@ void rw_copy(Rewrite *r, u32 n, u32 from)
 Ref rw_done(Rewrite *r, u32 n)
 {
         Ref ref = node_done(r->g, n);
-        while (r->cap_users < r->g->n_val) {
+        if (r->cap_users < r->g->n_val) {
                 u32 had = r->cap_users;
-                GROW(r->g->arena, r->users, had, r->cap_users);
+                r->cap_users = r->g->cap_val;
+                const Users *old = r->users;
+                r->users = NEWN(r->g->arena, Users, r->cap_users);
+                memcpy(r->users, old, had * sizeof *old);
         }
         return ref;
 }

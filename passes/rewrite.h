@@ -1,6 +1,6 @@
-/* What passes rewrite with: it knows the users of every value, so that a rewrite costs as much as it changes, and lets
- * new nodes be made in any order. From rewrite_begin to rewrite_end nodes lie anywhere and only these functions change
- * them; rewrite_end puts every node at its place, operands first. */
+/* What passes rewrite with: it knows the users of every value, so that a rewrite costs as much as it changes,
+ * and lets new nodes be made in any order. From rewrite_begin to rewrite_end nodes lie anywhere and only
+ * these functions change them; rewrite_end puts every node at its place, operands first. */
 #ifndef MOEC_REWRITE_H
 #define MOEC_REWRITE_H
 #include "ir/graph.h"
@@ -26,13 +26,15 @@ u32 rw_uses(const Rewrite *r, Ref ref);
 const Users *rw_users(const Rewrite *r, Ref ref);
 u32 rw_def(const Rewrite *r, Ref ref);
 
-u32 rw_new(Rewrite *r, Op op, u32 at);    /* at node `at`'s place, which it replaces; attributes copied from it */
+u32 rw_new(
+        Rewrite *r, Op op, u32 at); /* at node `at`'s place, which it replaces; attributes copied from it */
 u32 rw_before(Rewrite *r, Op op, u32 at); /* in front of node `at`, of the same layer */
-void rw_set(Rewrite *r, u32 n, Slot s, Ref ref); /* the operand, added where it is absent; REF_NONE: nothing is done */
+void rw_set(Rewrite *r, u32 n, Slot s,
+        Ref ref); /* the operand, added where it is absent; REF_NONE: nothing is done */
 void rw_swap(Rewrite *r, u32 n, u32 k, Ref ref); /* its k-th operand */
 void rw_in(Rewrite *r, u32 n, Slot s, Ref ref);  /* one more operand */
 void rw_copy(Rewrite *r, u32 n, u32 from);       /* adds all operands of `from` */
-Ref rw_done(Rewrite *r, u32 n);                  /* after the last operand and attribute, of an old node too */
+Ref rw_done(Rewrite *r, u32 n); /* after the last operand and attribute, of an old node too */
 void rw_replace(Rewrite *r, Ref from, Ref to);
 void rw_move(Rewrite *r, u32 n, u32 at); /* to node `at`'s place */
 void rw_kill(Rewrite *r, u32 n);

@@ -323,13 +323,13 @@ enum {
         VOCAB = 151936
 };
 
-static Graph *g;
+static Graph *big;
 static u32 cur, layer;
 
 static Ref weight(const char *what, Wtype t, u64 a, u64 b, u64 c)
 {
         u64 dim[3] = {a, b, c};
-        return graph_weight(g, arena_fmt(arena, "blk.%u.%s.weight", layer, what), t,
+        return graph_weight(big, arena_fmt(arena, "blk.%u.%s.weight", layer, what), t,
                 c   ? 3
                 : b ? 2
                     : 1,
@@ -338,44 +338,44 @@ static Ref weight(const char *what, Wtype t, u64 a, u64 b, u64 c)
 
 static Ref plain(const char *what, u64 a, u64 b, u64 c)
 {
-        u32 n = node_new(g, OP_dequant);
-        node_in(g, n, S_w, weight(what, W_Q4_K, a, b, c));
-        return node_done(g, n);
+        u32 n = node_new(big, OP_dequant);
+        node_in(big, n, S_w, weight(what, W_Q4_K, a, b, c));
+        return node_done(big, n);
 }
 
 static void op(Op o)
 {
-        cur = node_new(g, o);
-        node_int(g, cur, A_layer, layer);
+        cur = node_new(big, o);
+        node_int(big, cur, A_layer, layer);
 }
-#define IN(slot, r)  node_in(g, cur, S_##slot, (r))
-#define INT(attr, v) node_int(g, cur, A_##attr, (v))
+#define IN(slot, r)  node_in(big, cur, S_##slot, (r))
+#define INT(attr, v) node_int(big, cur, A_##attr, (v))
 
 static Ref matmul(Ref x, const char *what, u64 out, u64 in)
 {
         Ref w = plain(what, out, in, 0);
         op(OP_matmul), IN(x, x), IN(w, w);
-        return node_done(g, cur);
+        return node_done(big, cur);
 }
 
 static Ref norm(Ref x, const char *what, u64 n, i64 group)
 {
         op(OP_rmsnorm), IN(x, x), IN(w, weight(what, W_F32, n, 0, 0)), INT(group, group);
-        node_flt(g, cur, A_eps, 1e-6);
-        return node_done(g, cur);
+        node_flt(big, cur, A_eps, 1e-6);
+        return node_done(big, cur);
 }
 
 static Ref turned(Ref x, i64 heads)
 {
         op(OP_rope), IN(x, x), IN(pos, REF(R_INPUT, IN_pos)), INT(heads, heads), INT(rdim, DK),
                 INT(rstyle, ROPE_neox);
-        return node_done(g, cur);
+        return node_done(big, cur);
 }
 
 static Ref sum(Ref a, Ref b)
 {
         op(OP_add), IN(a, a), IN(b, b);
-        return node_done(g, cur);
+        return node_done(big, cur);
 }
 
 static Ref attention(Ref x, Ref *kv)
@@ -385,40 +385,40 @@ static Ref attention(Ref x, Ref *kv)
             v = matmul(h, "v", KV_HEADS * DK, EMBD);
         q = turned(norm(q, "q_norm", DK, DK), HEADS);
         k = turned(norm(k, "k_norm", DK, DK), KV_HEADS);
-        Ref s = graph_state(g, arena_fmt(arena, "kv.%u", layer), KV_HEADS, DK, DK, D_f16, D_f16);
+        Ref s = graph_state(big, arena_fmt(arena, "kv.%u", layer), KV_HEADS, DK, DK, D_f16, D_f16);
         op(OP_kv_append), IN(kv, s), IN(k, k), IN(v, v), IN(pos, pos), IN(seq, seq);
-        *kv = node_done(g, cur);
+        *kv = node_done(big, cur);
         op(OP_attend), IN(q, q), IN(kv, *kv), IN(pos, pos), IN(seq, seq), INT(heads, HEADS);
-        return sum(x, matmul(node_done(g, cur), "out", EMBD, HEADS * DK));
+        return sum(x, matmul(node_done(big, cur), "out", EMBD, HEADS * DK));
 }
 
 static Ref mixture(Ref x)
 {
         Ref h = norm(x, "ffn_norm", EMBD, 0);
         op(OP_matmul), IN(x, h), IN(w, weight("router", W_F32, EXPERTS, EMBD, 0));
-        Ref z = node_done(g, cur);
+        Ref z = node_done(big, cur);
         op(OP_route), IN(x, z), INT(k, USED), INT(renorm, 1);
-        Ref r = node_done(g, cur), gate = plain("gate", EXPERTS, FF, EMBD),
+        Ref r = node_done(big, cur), gate = plain("gate", EXPERTS, FF, EMBD),
             up = plain("up", EXPERTS, FF, EMBD), down = plain("down", EXPERTS, EMBD, FF);
         op(OP_experts), IN(x, h), IN(route, r), IN(gate, gate), IN(up, up), IN(down, down);
-        return sum(x, node_done(g, cur));
+        return sum(x, node_done(big, cur));
 }
 
 static Graph *large(void)
 {
         Ref kv[LAYERS];
-        g = graph_new(arena, "large");
+        big = graph_new(arena, "large");
         layer = LAYERS;
         Ref w = plain("embd", VOCAB, EMBD, 0);
         op(OP_embed), IN(w, w), IN(ids, REF(R_INPUT, IN_ids));
-        Ref x = node_done(g, cur);
+        Ref x = node_done(big, cur);
         for (layer = 0; layer < LAYERS; layer++)
                 x = mixture(attention(x, &kv[layer]));
         op(OP_rows), IN(x, x), IN(out, REF(R_INPUT, IN_out));
-        graph_return(g, matmul(norm(node_done(g, cur), "norm", EMBD, 0), "output", VOCAB, EMBD));
+        graph_return(big, matmul(norm(node_done(big, cur), "norm", EMBD, 0), "output", VOCAB, EMBD));
         for (u32 i = 0; i < LAYERS; i++)
-                graph_return(g, kv[i]);
-        return g;
+                graph_return(big, kv[i]);
+        return big;
 }
 
 /* The least of several runs' processor time: the machine may be busy with others. */
