@@ -121,9 +121,10 @@ static void state_threaded(const Graph *g, u32 n, u32 *written)
         if (kv == REF_NONE)
                 return;
         u32 at = ref_kind(kv) == R_STATE ? g->n_val + ref_idx(kv) : ref_idx(kv);
-        char by[WHERE_STR];
-        if (written[at])
+        if (written[at]) {
+                char by[WHERE_STR];
                 broken(g, n, "uses a state that has been changed at %s", node_where(g, written[at] - 1, by));
+        }
         if (in_get(d, S_k) != REF_NONE)
                 written[at] = n + 1;
 }

@@ -23,6 +23,17 @@ static noreturn void bad(const Ctx *c, const char *fmt, ...)
         err(MOEC_DAMAGED, "%s: %s", node_where(c->g, c->id, where), msg);
 }
 
+static noreturn void unfit(const Ctx *c, Slot s, const Vtype *is, const char *must, ...) PRINTF(4, 5);
+static noreturn void unfit(const Ctx *c, Slot s, const Vtype *is, const char *must, ...)
+{
+        char type[VTYPE_STR], msg[2 * VTYPE_STR];
+        va_list ap;
+        va_start(ap, must);
+        vsnprintf(msg, sizeof msg, must, ap);
+        va_end(ap);
+        bad(c, "operand %s is %s, but must be %s", slot_name[s], vtype_str(is, type), msg);
+}
+
 /* ---- operands ---- */
 
 enum { IS_VAL = 1 << R_VAL, IS_WEIGHT = 1 << R_WEIGHT, IS_INPUT = 1 << R_INPUT, IS_STATE = 1 << R_STATE };
@@ -79,23 +90,21 @@ static const struct In *reason(const Ctx *c, Slot s, u32 rank)
 
 static void same(const Ctx *c, Slot s, Vtype is, Vtype want)
 {
-        char a[VTYPE_STR], b[VTYPE_STR], d[VTYPE_STR];
+        char a[VTYPE_STR], b[VTYPE_STR];
         if (vtype_same(&is, &want))
                 return;
         const struct In *why = reason(c, s, want.rank);
         Vtype other = ref_type(c->g, why->ref);
-        bad(c, "operand %s is %s, but must be %s, since %s is %s", slot_name[s], vtype_str(&is, a),
-                vtype_str(&want, b), slot_name[why->slot], vtype_str(&other, d));
+        unfit(c, s, &is, "%s, since %s is %s", vtype_str(&want, a), slot_name[why->slot],
+                vtype_str(&other, b));
 }
 
 /* An activation: a value of rows, the last dimension a constant. */
 static Vtype act(const Ctx *c, Slot s, u32 rank)
 {
-        char a[VTYPE_STR];
         Vtype t = operand(c, s, 0, IS_VAL);
         if (t.dt != D_f32 || t.rank != rank || t.dim[rank - 1].sym)
-                bad(c, "operand %s is %s, but must be f32 of %u dimensions, the last a constant",
-                        slot_name[s], vtype_str(&t, a), rank);
+                unfit(c, s, &t, "f32 of %u dimensions, the last a constant", rank);
         return t;
 }
 
@@ -118,14 +127,12 @@ static Vtype act_or_q8(const Ctx *c, Slot s, u32 rank)
 /* A parameter: a weight, or what dequant made of one: constants only. */
 static Vtype par(const Ctx *c, Slot s, u32 i, u32 rank)
 {
-        char a[VTYPE_STR];
         Vtype t = operand(c, s, i, IS_WEIGHT | IS_VAL);
         bool fits = t.dt == D_f32 && t.rank == rank;
         for (u32 k = 0; fits && k < rank; k++)
                 fits = !t.dim[k].sym;
         if (!fits)
-                bad(c, "operand %s is %s, but must be a weight of %u dimensions", slot_name[s],
-                        vtype_str(&t, a), rank);
+                unfit(c, s, &t, "a weight of %u dimensions", rank);
         return t;
 }
 
@@ -139,10 +146,9 @@ static void vector(const Ctx *c, Slot s, i64 n)
 /* An i32 for each token. */
 static Vtype index_of(const Ctx *c, Slot s)
 {
-        char a[VTYPE_STR];
         Vtype t = operand(c, s, 0, IS_INPUT | IS_VAL);
         if (t.dt != D_i32 || t.rank != 1)
-                bad(c, "operand %s is %s, but must be i32 of one dimension", slot_name[s], vtype_str(&t, a));
+                unfit(c, s, &t, "i32 of one dimension");
         return t;
 }
 
@@ -193,9 +199,8 @@ static void rope_fits(const Ctx *c, i64 n)
 
 static void give(Ctx *c, Vtype t)
 {
-        char where[WHERE_STR];
         if (c->nout == MAX_RESULT)
-                err(MOEC_UNSUPPORTED, "%s: more than %d results", node_where(c->g, c->id, where), MAX_RESULT);
+                bad(c, "more than %d results", MAX_RESULT);
         for (u32 i = 0; i < t.rank; i++)
                 if (!t.dim[i].sym && t.dim[i].n >= MAX_SIZE)
                         bad(c, "a result of %lld values in a row", (long long)t.dim[i].n);
@@ -224,9 +229,8 @@ static void infer_rows(Ctx *c)
 static void infer_elementwise(Ctx *c)
 {
         Vtype a = operand(c, S_a, 0, IS_VAL), b = operand(c, S_b, 0, IS_VAL | IS_WEIGHT);
-        char s[VTYPE_STR];
         if (a.dt != D_f32 || !a.rank || a.dim[a.rank - 1].sym)
-                bad(c, "operand a is %s, but must be f32, the last dimension a constant", vtype_str(&a, s));
+                unfit(c, S_a, &a, "f32, the last dimension a constant");
         Dim last = a.dim[a.rank - 1];
         Vtype weight = type1(D_f32, last), row = type2(D_f32, size(1), last);
         if (!vtype_same(&b, &weight) && !vtype_same(&b, &row))
@@ -354,10 +358,9 @@ static void append_fits(const Ctx *c, const Vtype *kv, Dim tokens, Slot norm)
 
 static Vtype state(const Ctx *c)
 {
-        char a[VTYPE_STR];
         Vtype t = operand(c, S_kv, 0, IS_STATE | IS_VAL);
         if (t.dt != D_kv)
-                bad(c, "operand kv is %s, but must be a state", vtype_str(&t, a));
+                unfit(c, S_kv, &t, "a state");
         return t;
 }
 
@@ -426,11 +429,10 @@ static void infer_route(Ctx *c)
 /* The experts that a route chooses from, k of them. */
 static i64 routed(const Ctx *c, Dim tokens, i64 *k)
 {
-        char a[VTYPE_STR];
         Vtype t = operand(c, S_route, 0, IS_VAL);
         const Node *from = ref_node(c->g, in_get(c->n, S_route));
         if (t.dt != D_route || from->op != OP_route)
-                bad(c, "operand route is %s, but must be the result of route", vtype_str(&t, a));
+                unfit(c, S_route, &t, "the result of route");
         *k = t.dim[1].n;
         same(c, S_route, t, type2(D_route, tokens, t.dim[1]));
         return ref_experts(c->g, in_get(c->n, S_route));

@@ -91,10 +91,10 @@ static void parse_attrs(OpInfo *o)
         const char *s = o->attrs, *w;
         o->attr[A_layer] = true;
         for (size_t n; (n = next_word(&s, &w)) != 0;) {
-                int found = N_ATTR - 1;
-                while (found >= 0 && !word_same(attr_info[found].name, w, n))
-                        found--;
-                if (found < 0)
+                int found = 0;
+                while (found < N_ATTR && !word_same(attr_info[found].name, w, n))
+                        found++;
+                if (found == N_ATTR)
                         die("ops.h: %s: no attribute %.*s in ATTRS", o->name, (int)n, w);
                 o->attr[found] = true;
         }

@@ -79,9 +79,9 @@ static bool next_is(Parser *p, char c)
 
 static bool accept(Parser *p, char c)
 {
-        bool is = next_is(p, c);
-        p->at += is;
-        return is;
+        bool here = next_is(p, c);
+        p->at += here;
+        return here;
 }
 
 static void need(Parser *p, char c, const char *what)
@@ -253,7 +253,7 @@ static noreturn void placed(const Parser *p, const Trap *t)
         err(t->error.status, "%s:%u: %s", p->file, p->line, t->error.msg);
 }
 
-static Ref new_weight(const Parser *p, const char *s, Wtype type, u32 rank, const u64 *dim)
+static Ref new_weight(const Parser *p, const char *s, Wtype wtype, u32 rank, const u64 *dim)
 {
         Trap t;
         Ref r;
@@ -261,7 +261,7 @@ static Ref new_weight(const Parser *p, const char *s, Wtype type, u32 rank, cons
                 bad(p, "weight %s: defined twice", s);
         if (TRAP(&t) != 0)
                 placed(p, &t);
-        r = graph_weight(p->g, s, type, rank, dim, NULL);
+        r = graph_weight(p->g, s, wtype, rank, dim, NULL);
         trap_pop(&t);
         return r;
 }
@@ -270,12 +270,12 @@ static void weight(Parser *p)
 {
         const char *s = name(p, "a weight's name");
         u64 dim[MAX_RANK];
-        Wtype type;
+        Wtype wtype;
         need(p, '=', "'='");
         Span w = word(p, "a weight type");
-        if (!wtype_by_name(w.s, w.len, &type))
+        if (!wtype_by_name(w.s, w.len, &wtype))
                 no_such(p, w, "a weight type (F32, Q4_K, ...)");
-        u32 rank = dims(p, dim), i = ref_idx(new_weight(p, s, type, rank, dim));
+        u32 rank = dims(p, dim), i = ref_idx(new_weight(p, s, wtype, rank, dim));
         bool tensor = false;
         while (!next_is(p, '\n') && p->at < p->end) {
                 w = word(p, "a layout, 'tensor' or the end of the line");
@@ -330,8 +330,11 @@ static Vtype type(Parser *p)
                         bad(p, "more than %d dimensions", MAX_RANK);
                 Span w = word(p, "a dimension");
                 int d = table_find(dim_name, N_DIM, w.s, w.len);
-                t.dim[t.rank++] =
-                        d > DIM_const ? (Dim){.sym = (DimSym)d} : (Dim){.n = to_i64(p, w, "a dimension")};
+                Dim *to = &t.dim[t.rank++];
+                if (d > DIM_const)
+                        to->sym = (DimSym)d;
+                else
+                        to->n = to_i64(p, w, "a dimension");
         } while (accept(p, ','));
         need(p, ']', "',' or ']'");
         return t;
@@ -464,11 +467,12 @@ static void node(Parser *p)
         if (nr != nout)
                 bad(p, "results: %s gives %u, but named are %u", op_info(p->g->node[n].op)->name, nout, nr);
         for (u32 i = 0; i < nr; i++) {
-                char is_[VTYPE_STR], said[VTYPE_STR];
                 Val *v = &p->g->val[out + i];
-                if (!vtype_same(&v->type, &r[i].type))
+                if (!vtype_same(&v->type, &r[i].type)) {
+                        char is_[VTYPE_STR], said[VTYPE_STR];
                         bad(p, "%%%.*s is written as %s, but is %s", (int)MIN(r[i].name.len, 64), r[i].name.s,
                                 vtype_str(&r[i].type, said), vtype_str(&v->type, is_));
+                }
                 if (index_find(&p->vals, r[i].name.s, r[i].name.len, &(u32){0}))
                         bad(p, "%%%.*s is defined twice", (int)MIN(r[i].name.len, 64), r[i].name.s);
                 v->offset = r[i].offset;

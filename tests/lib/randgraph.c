@@ -429,7 +429,7 @@ static Ref experts(Model *m, Ref res, Ref h)
         i64 glu = rand_below(&m->r, 3);
         Ref r = route(m, h, e), gate = matrix_of(m, "ffn_gate_exps", 3, up_dim),
             up = matrix_of(m, "ffn_up_exps", 3, up_dim);
-        Ref down = matrix_of(m, "ffn_down_exps", 3, down_dim), order = REF_NONE, y;
+        Ref down = matrix_of(m, "ffn_down_exps", 3, down_dim), order = REF_NONE;
         Ref gate_b = bias ? expert_bias(m, "ffn_gate_exps_b", e, f) : REF_NONE;
         Ref up_b = bias ? expert_bias(m, "ffn_up_exps_b", e, f) : REF_NONE;
         Ref down_b = bias ? expert_bias(m, "ffn_down_exps_b", e, m->width) : REF_NONE;
@@ -450,7 +450,7 @@ static Ref experts(Model *m, Ref res, Ref h)
         node_int(m->g, n, A_act, q8 ? ACT_q8 : ACT_f32);
         if (apart) {
                 node_int(m->g, n, A_out, q8 ? ACT_q8 : ACT_f32);
-                y = product(m, n, h);
+                Ref y = product(m, n, h);
                 n = begin(m, OP_experts_down);
                 node_in(m->g, n, S_x, y);
                 node_in(m->g, n, S_route, r);

@@ -120,6 +120,78 @@ static void bad_text_is_refused(void **state)
         each_text(BAD, 100, is_refused);
 }
 
+/* ---- the reference ---- */
+
+/* Whether a text has a word, whole, somewhere. */
+static bool has_word(const char *text, const char *word)
+{
+        size_t n = strlen(word);
+        for (const char *s = text; (s = strstr(s, word)); s += n) {
+                bool starts = s == text || !strchr(NAME_CHARS, s[-1]);
+                if (starts && !strchr(NAME_CHARS, s[n]))
+                        return true;
+        }
+        return false;
+}
+
+/* ir/ir.txt names everything that ops.h and types.h have. */
+static void the_reference_is_complete(void **state)
+{
+        (void)state;
+        Buf text = {0};
+        load("ir", "ir.txt", &text);
+        for (int i = 0; i < N_OP; i++)
+                if (!has_word(text.p, op_info((Op)i)->name))
+                        fail_msg("ir.txt lacks the operation %s", op_info((Op)i)->name);
+        for (int i = 0; i < N_ATTR; i++) {
+                if (!has_word(text.p, attr_info[i].name))
+                        fail_msg("ir.txt lacks the attribute %s", attr_info[i].name);
+                for (u32 k = 0; attr_info[i].word && attr_info[i].word[k]; k++)
+                        if (!has_word(text.p, attr_info[i].word[k]))
+                                fail_msg("ir.txt lacks %s of %s", attr_info[i].word[k], attr_info[i].name);
+        }
+        for (int i = 0; i < N_DTYPE; i++)
+                assert_true(has_word(text.p, dtype_info[i].name));
+        for (int i = 0; i < N_WTYPE; i++)
+                assert_true(has_word(text.p, wtype_info[i].name));
+        for (int i = 1; i < N_DIM; i++)
+                assert_true(has_word(text.p, dim_name[i]));
+        for (int i = 0; i < N_LAYOUT; i++)
+                assert_true(has_word(text.p, layout_name[i]));
+        buf_free(&text);
+}
+
+/* Its examples, which are indented by 4, print as they stand. */
+static void the_references_examples_print_the_same(void **state)
+{
+        (void)state;
+        Buf text = {0}, one = {0}, out = {0};
+        u32 examples = 0;
+        load("ir", "ir.txt", &text);
+        for (const char *s = text.p; (s = strstr(s, "\n    graph "));) {
+                if (s[strlen("\n    graph ")] == ' ') { /* the grammar */
+                        s++;
+                        continue;
+                }
+                one.len = 0;
+                do {
+                        size_t line = strcspn(s + 1, "\n");
+                        assert_true(line > 4 && s[1 + line]);
+                        buf_add(&one, s + 5, line - 3);
+                        s += 1 + line;
+                } while (s[5] != '}');
+                buf_str(&one, "}\n");
+                if (reprint(one.p, one.len, &out) != MOEC_OK)
+                        fail_msg("%s in\n%s", out.p, one.p);
+                assert_string_equal(out.p, one.p);
+                examples++;
+        }
+        assert_int_equal(examples, 2);
+        buf_free(&text);
+        buf_free(&one);
+        buf_free(&out);
+}
+
 /* ---- what may be written otherwise ---- */
 
 static void becomes(const char *text, const char *want)
@@ -325,6 +397,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(goldens_print_the_same),
                 cmocka_unit_test(bad_text_is_refused),
+                cmocka_unit_test(the_reference_is_complete),
+                cmocka_unit_test(the_references_examples_print_the_same),
                 cmocka_unit_test(free_form_becomes_canonical),
                 cmocka_unit_test(values_are_numbered_in_order),
                 cmocka_unit_test(floats_are_exact),
