@@ -10,9 +10,10 @@ FLAGS  := -std=c11 -D_GNU_SOURCE -I. -fPIC -pthread -ffp-contract=off -fvisibili
 ALLC    = $(FLAGS) $(WARN) $(OPT) $(CFLAGS)
 LIBS   := -Wl,-Bstatic -lpcre2-8 -llua5.4 -Wl,-Bdynamic -lm -ldl
 LIBSRT := -Wl,-Bstatic -lpcre2-8 -Wl,-Bdynamic -lm -ldl
+SAY     = $(if $(V),,@echo '  $@';)# V=1: show the commands
 
 # All processors by default; a make inside this one gets its share from it.
-MAKEFLAGS += -r
+MAKEFLAGS += -r --no-print-directory
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
@@ -32,19 +33,19 @@ all: $(B)/libmoec.a $(STUB) $(if $(CLI_SRC),$(B)/moec)
 include tests/tests.mk
 
 $(B)/moec: $(CLI_OBJ) $(B)/libmoec.a
-	$(CC) -pthread $(OPT) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(SAY)$(CC) -pthread $(OPT) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
 
 # Stripped, as every compiled executable starts with its bytes.
 $(B)/moec-stub: $(STUB_OBJ)
-	$(CC) -pthread -s $(OPT) $(CFLAGS) $(LDFLAGS) $^ $(LIBSRT) -o $@
+	$(SAY)$(CC) -pthread -s $(OPT) $(CFLAGS) $(LDFLAGS) $^ $(LIBSRT) -o $@
 
 $(B)/libmoec.a: $(RT_OBJ) $(CL_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(SAY)$(AR) rcs $@ $^
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLC) -MMD -MP -c $< -o $@
+	$(SAY)$(CC) $(ALLC) -MMD -MP -c $< -o $@
 
 # The files that moec carries, as frontend/embed.h's table: a name is the file's path below frontend, passes or codegen.
 # Folders are prerequisites too, so that a file that came or went is seen.
@@ -60,7 +61,7 @@ $(B)/embed.S: Makefile $(shell find templates -type d) frontend/arch
 	printf '.quad 0, 0, 0\n.section .note.GNU-stack,"",%%progbits\n'; } >$@
 
 $(B)/embed.o: $(B)/embed.S $(EMBED) $(STUB)
-	$(CC) -c $< -o $@
+	$(SAY)$(CC) -c $< -o $@
 
 deps:
 	@tests/deps.sh build
@@ -83,4 +84,4 @@ clean:
 	rm -rf $(B)
 
 .PHONY: all deps deps-all demo install clean
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(patsubst %.o,%.d,$(RT_OBJ) $(CL_OBJ) $(CLI_OBJ) $(STUB_OBJ) $(T_OBJ))

@@ -1,20 +1,33 @@
 #!/bin/bash
-# Runs tests side by side: tests/run.sh [-t TOTALS] TEST... A test is a cmocka program or a script. Scripts print `ok NAME`,
-# `not ok NAME` or `skip NAME: REASON` lines; a cmocka test that skips prints its reason just before. One line a test, then
-# the sum, which is added to TOTALS too. A test that fails in another way (crash, time out, no result) counts as a failure.
+# tests/run.sh [-t TOTALS] TEST...: runs tests side by side, prints a line for each, then the sum, which goes to TOTALS too.
+# tests/run.sh -s TOTALS...: prints the sum of sums.
+# A test is a cmocka program or a script that prints `ok NAME`, `not ok NAME` and `skip NAME: REASON` lines; a cmocka test
+# that skips prints its reason on the line before. A test that crashes, hangs or reports nothing counts as a failure.
 set -u -o pipefail
 totals=
-while getopts t: o; do
+sum() { # of lines "passed failed skipped"
+        awk -v totals="$totals" '
+                { p += $1; f += $2; s += $3 }
+                END {
+                        if (totals) print p + 0, f + 0, s + 0 >totals
+                        printf "%d passed, %d failed, %d skipped\n", p, f, s
+                        exit f > 0 || NR == 0
+                }' "$@"
+}
+while getopts t:s o; do
         case $o in
         t) totals=$OPTARG ;;
+        s) shift && sum "$@" && exit; exit 1 ;;
         *) exit 2 ;;
         esac
 done
 shift $((OPTIND - 1))
 export B=${B:-build} LOG TEST_TIMEOUT=${TEST_TIMEOUT:-240}
 export CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
+unset MOEC_CACHE_DIR
 LOG=$(mktemp -d "${TMPDIR:-/tmp}/moec-tests.XXXXXX") || exit 1
 trap 'rm -rf "$LOG"' EXIT
+export XDG_CACHE_HOME=$LOG/cache
 
 one() {
         local name log start rc n
@@ -52,10 +65,4 @@ one() {
 export -f one
 
 printf '%s\0' "$@" | xargs -0 -r -n 1 -P "${JOBS:-$(nproc)}" bash -c 'one "$0"'
-cat /dev/null "$LOG"/*.sum | awk -v totals="$totals" '
-        { p += $1; f += $2; s += $3 }
-        END {
-                if (totals) print p + 0, f + 0, s + 0 >>totals
-                printf "%d passed, %d failed, %d skipped\n", p, f, s
-                exit f > 0 || NR == 0
-        }'
+cat /dev/null "$LOG"/*.sum | sum

@@ -1,18 +1,41 @@
-# Every tests/DIR/NAME.c of these folders is a cmocka program of its own, $(B)/tests/DIR/NAME, linked with the library and
-# what tests/lib holds. Every .sh of these folders is a test as it is. tests/slow runs in check-all only.
-T_DIRS   := unit ir pass num token hostile
-T_SRC    := $(wildcard $(T_DIRS:%=tests/%/*.c))
-T_SLOW   := $(wildcard tests/slow/*.c)
-T_LIB    := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
-T_BIN    := $(T_SRC:%.c=$(B)/%)
-T_SH     := $(filter-out %/lib.sh,$(wildcard tests/e2e/*.sh)) $(wildcard tests/layers.sh)
-export B MODELS
+# Every tests/FOLDER/NAME.c of these folders is a cmocka program of its own, linked with the library and with what tests/lib
+# holds; every .sh is a test as it is (see tests/run.sh). make check runs them; make check-all runs them once more under each
+# sanitizer build and compiler, and tests/slow. One alone: make build/tests/unit/gguf && build/tests/unit/gguf
+T_SRC  := $(wildcard $(patsubst %,tests/%/*.c,num unit ir pass token hostile))
+T_SLOW := $(wildcard tests/slow/*.c)
+T_SH   := tests/layers.sh $(filter-out %/lib.sh,$(wildcard tests/e2e/*.sh))
+T_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
+T_OBJ  := $(T_LIB) $(T_SRC:%.c=$(B)/%.o) $(T_SLOW:%.c=$(B)/%.o)
+T_BIN  := $(T_SRC:%.c=$(B)/%)
+export B CC MODELS
 
 $(T_BIN) $(T_SLOW:%.c=$(B)/%): $(B)/%: $(B)/%.o $(T_LIB) $(B)/libmoec.a
-	@$(CC) -pthread $(OPT) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
+	$(SAY)$(CC) -pthread $(OPT) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
 
-# One program alone: make build/tests/unit/gguf && build/tests/unit/gguf
 unit: $(filter $(B)/tests/unit/% $(B)/tests/num/%,$(T_BIN))
 	@tests/run.sh $^
 
-.PHONY: unit
+check:
+	@tests/deps.sh build
+	@$(MAKE) suite
+
+# SUM: where tests/run.sh leaves its totals.
+suite: all $(T_BIN)
+	@tests/run.sh $(SUM:%=-t %) $(T_SH) $(T_BIN)
+suite-slow: all $(T_BIN) $(T_SLOW:%.c=$(B)/%)
+	@TEST_TIMEOUT=1800 tests/run.sh $(SUM:%=-t %) $(wildcard tests/slow/*.sh) $(T_SLOW:%.c=$(B)/%)
+
+# A suite that does not even build counts as one failure: its sum is there before it starts.
+SUITES   := asan clang slow
+ASAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+run_suite = @echo '== $(1)'; $(MAKE) SUM=$(B)/sum/$(1) $(2) || true
+check-all:
+	@tests/deps.sh build check
+	@mkdir -p $(B)/sum && for s in $(SUITES); do echo 0 1 0 >$(B)/sum/$$s; done
+	$(call run_suite,slow,suite-slow)
+	$(call run_suite,asan,B=$(B)/asan OPT='$(ASAN)' WERROR= TEST_TIMEOUT=900 suite)
+	$(call run_suite,clang,B=$(B)/clang CC=clang WERROR=-Werror suite)
+	@tests/run.sh -s $(SUITES:%=$(B)/sum/%)
+
+-include tests/fuzz/fuzz.mk
+.PHONY: unit check check-all suite suite-slow

@@ -1,0 +1,16 @@
+#!/bin/bash
+# Reads of what nobody wrote, which the sanitizers do not see: programs whose data goes through every layer but the kernels.
+set -u -o pipefail
+B=${B:-build}
+rc=0
+for t in util gguf graph ir_text lua plan token passes; do
+        [ -x "$B/tests/unit/$t" ] || continue
+        if valgrind -q --error-exitcode=99 --exit-on-first-error=yes "$B/tests/unit/$t" >"$B/valgrind.$t" 2>&1; then
+                echo "ok valgrind $t"
+        else
+                echo "not ok valgrind $t"
+                grep -v '^ok ' "$B/valgrind.$t" | tail -n 40
+                rc=1
+        fi
+done
+exit $rc
