@@ -18,10 +18,11 @@
 #include "ir/types.h"
 
 /* Types of metadata values: T(name, bytes of a scalar), in the order of their ids, from 0. */
+/* clang-format off */
 #define GGUF_TYPES(T)                                                                                        \
-        T(u8, 1)                                                                                             \
-        T(i8, 1) T(u16, 2) T(i16, 2) T(u32, 4) T(i32, 4) T(f32, 4) T(bool, 1) T(string, 0) T(array, 0)       \
-                T(u64, 8) T(i64, 8) T(f64, 8)
+        T(u8, 1) T(i8, 1) T(u16, 2) T(i16, 2) T(u32, 4) T(i32, 4) T(f32, 4) T(bool, 1) T(string, 0)          \
+        T(array, 0) T(u64, 8) T(i64, 8) T(f64, 8)
+/* clang-format on */
 typedef enum GgufType {
 #define T(name, bytes) GGUF_##name,
         GGUF_TYPES(T)

@@ -6,6 +6,7 @@
 #include "frontend/gguf.h"
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static inline void g_u8(Buf *b, u8 v)
 {
@@ -168,6 +169,14 @@ static inline void g_shut(Opened *o)
         arena_free(o->a); /* not gguf_close: nothing is mapped */
         free(o->copy[0]);
         free(o->copy[1]);
+}
+
+/* Of this thread: other work on the machine does not count. */
+static inline double g_cpu_s(void)
+{
+        struct timespec t;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 #endif

@@ -376,9 +376,10 @@ static void large_vocabulary_is_fast(void **state)
         for (int i = 0; i < 5; i++) {
                 Arena *a;
                 moec_error e = {0};
-                double start = now_s();
+                double start = g_cpu_s();
                 Gguf *g = open_path(file("vocab.gguf"), &a, &e);
-                best = MIN(best, now_s() - start);
+                double took = g_cpu_s() - start;
+                best = MIN(best, took);
                 assert_non_null(g);
                 assert_true(arena_used(a) < 2 * 4 * N + 4096);
                 const GgufKey *k = gguf_arr(g, "tokenizer.ggml.tokens", GGUF_STRINGS, N, N);

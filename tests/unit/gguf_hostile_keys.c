@@ -263,26 +263,39 @@ static void rule_11_duplicates(void **state)
         refused(&b, at, "tensor t is defined twice; before at byte 24");
 }
 
-/* As many names as are allowed, nearly alike: no choice of names makes the check slow. */
-static void rule_11_many_names_are_quick(void **state)
+/* Seconds to open a file of n keys with names nearly alike. */
+static double open_many(u32 n)
 {
-        (void)state;
         Buf b = {0};
-        g_head(&b, 0, GGUF_MAX_KEYS);
+        g_head(&b, 0, n);
         char name[64];
-        for (u32 i = 0; i < GGUF_MAX_KEYS; i++) {
+        for (u32 i = 0; i < n; i++) {
                 snprintf(name, sizeof name, "a.long.prefix.that.all.of.them.share.%08x", i * 2654435761u);
                 g_key_u32(&b, name, i);
         }
-        double start = now_s();
-        Opened o;
-        g_open(&o, &b, NULL);
-        assert_true(now_s() - start < 2);
-        assert_int_equal(o.error.status, 0);
-        u64 u;
-        assert_true(gguf_u64(o.g, name, 0, UINT32_MAX, &u) && u == GGUF_MAX_KEYS - 1);
-        g_shut(&o);
+        double best = 1e9;
+        for (int k = 0; k < 3; k++) {
+                Opened o;
+                double start = g_cpu_s();
+                g_open(&o, &b, NULL);
+                double took = g_cpu_s() - start;
+                best = MIN(best, took);
+                assert_int_equal(o.error.status, 0);
+                u64 u;
+                assert_true(gguf_u64(o.g, name, 0, UINT32_MAX, &u) && u == n - 1);
+                g_shut(&o);
+        }
         buf_free(&b);
+        return best;
+}
+
+/* Up to as many as are allowed: 8 times the names take about 10 times as long, not 64. */
+static void rule_11_many_names_are_quick(void **state)
+{
+        (void)state;
+        double few = open_many(GGUF_MAX_KEYS / 8), many = open_many(GGUF_MAX_KEYS);
+        if (many > 32 * few)
+                fail_msg("%g s for %u names, but %g s for 8 times as many", few, GGUF_MAX_KEYS / 8, many);
 }
 
 static void rule_12_alignment(void **state)
