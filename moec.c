@@ -181,6 +181,7 @@ void stages_plan(Stages *s, Buf *out)
         const char **source = NEWN(s->arena, const char *, n);
         CcOpt cc = stages_cc(s);
         cc_build(s->arena, key, n, &cc, &so, source);   /* templates to C to a shared object */
+        s->code_bytes = so.len;
         if (model_token(&s->front->model, &token)) {
                 s->in.token = arena_copy(s->arena, token.p, token.len);
                 s->in.n_token = token.len;

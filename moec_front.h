@@ -36,6 +36,7 @@ typedef struct Stages {
         bool embed;
         EmitIn in;
         Emit *emit;
+        u64 code_bytes; /* of the shared object, after stages_plan */
 } Stages;
 
 /* err() from here on: call inside a Trap. march: what opt asks for, or def. */

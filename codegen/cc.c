@@ -14,7 +14,7 @@
 #include "runtime/isa.h"
 
 /* Contraction is off so that templates say where a product and a sum are fused; psabi: vectors never cross a call. */
-#define CC_FLAGS "-std=gnu11", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", "-fno-strict-aliasing"
+#define CC_FLAGS "-std=gnu11", "-O2", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", "-fno-strict-aliasing"
 
 typedef struct Job {
         Key *const *kernel;

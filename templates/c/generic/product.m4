@@ -55,10 +55,14 @@ INLINE void norm_row(const float *x, const float *w, int n, float eps, float *ou
                 out[i] = x[i] * r * w[i];
 }
 
-// Usage: moe_product(TYPE): defines product_TYPE(panel, K, acts, nt, acc), for the activations of this kernel (MOE_act).
+// Usage: moe_product(TYPE): defines product_TYPE(panel, K, acts, nt, acc), for the activations of this kernel (MOE_act); nt is 1
+// or NT. Each of the two is compiled once a kernel: inlining them at every call took the compiler 15 s.
 m4_define(«moe_product», «moe_arity(«moe_product», 1, $#)m4_ifdef(«moe_product_$1», «», «m4_define(«moe_product_$1»)moe_quant($1)
-INLINE void product_$1(const u8 *p, int K, const Acts *x, int nt, f32x8 *acc)
+INLINE void body_$1(const u8 *p, int K, const Acts *x, int nt, f32x8 *out)
 {
+        f32x8 acc[NT];
+        for (int t = 0; t < nt; t++)
+                acc[t] = out[t];
 m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                 for (int t = 0; t < nt; t++)
                         acc[t] = fma8(value_$1(p, k), splat(x->f[t][k]), acc[t]);
@@ -108,7 +112,18 @@ m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                                                 acc[t] = fma8(v, splat(x->f[t][b * BLOCK_$1 + 32 * j + 4 * g + c]), acc[t]);
                                 }
                         }
-»)}
+»)        for (int t = 0; t < nt; t++)
+                out[t] = acc[t];
+}
+static __attribute__((noinline)) void one_$1(const u8 *p, int K, const Acts *x, f32x8 *acc) { body_$1(p, K, x, 1, acc); }
+m4_ifelse(MOE_NT, 1, «», «static __attribute__((noinline)) void many_$1(const u8 *p, int K, const Acts *x, f32x8 *acc) { body_$1(p, K, x, NT, acc); }
+»)INLINE void product_$1(const u8 *p, int K, const Acts *x, int nt, f32x8 *acc)
+{
+        m4_ifelse(MOE_NT, 1, «(void)nt;», «if (nt == NT)
+                many_$1(p, K, x, acc);
+        else»)
+                one_$1(p, K, x, acc);
+}
 INLINE u64 panel_$1(u64 rows, u64 K)
 {
         return (rows + 7) / 8 * 8 * K * BYTES_$1 / m4_ifelse(moe_float($1), 1, «1», «BLOCK_$1»);
