@@ -23,8 +23,7 @@ float sample_exp(float x)
         p = p * r + 0x1.555556p-5f;
         p = p * r + 0x1.555556p-3f;
         p = p * r + 0.5f;
-        p = p * r + 1.0f;
-        p = p * r + 1.0f;
+        p = (p * (r * r) + r) + 1.0f;
         u32 bits;
         memcpy(&bits, &p, sizeof bits);
         bits += (u32)(i32)k << 23;

@@ -24,10 +24,11 @@
 #define MOEC_SAMPLE_H
 #include "ir/util.h"
 
-/* e^x for x <= 0; 0 below -87, 1 for 0. Within 2^-22.
+/* e^x for x <= 0; 0 below -87, 1 for 0. Within 2^-21.
  *    k = (x * 0x1.715476p+0f + 0x1.8p+23f) - 0x1.8p+23f           the nearest integer to x / ln 2
  *    r = (x - k * 0x1.62e4p-1f) - k * 0x1.7f7d1cp-20f
- *    p = ((((((c6 * r + c5) * r + c4) * r + c3) * r + c2) * r + 1) * r) + 1, coefficients in sample.c
+ *    p = ((((c6 * r + c5) * r + c4) * r + c3) * r + c2), 1/720 ... 1/2 rounded to nearest
+ *    p = (p * (r * r) + r) + 1
  *    result p * 2^k, by adding k to the exponent */
 float sample_exp(float x);
 
