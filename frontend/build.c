@@ -132,33 +132,34 @@ static bool same_shape(u32 ra, const u64 *a, u32 rb, const u64 *b)
         return ra == rb && memcmp(a, b, ra * sizeof *a) == 0;
 }
 
-const GgufTensor *build_tensor(Build *b, const char *name)
+/* The tensor t as a weight of this shape. */
+static Ref bind(Build *b, const GgufTensor *t, u32 rank, const u64 *dim)
 {
-        return gguf_tensor(b->gguf, layered(b, name));
+        const char *path = gguf_path(b->gguf);
+        const char *types = rank == 1 ? "F32, F16 or BF16" : "any supported type";
+        char found[SHAPE], want[SHAPE];
+        shape_str(rank, dim, want);
+        if (!same_shape(t->n_dim, t->dim, rank, dim))
+                err(MOEC_DAMAGED, "%s: tensor %s is %s %s; architecture %s expects %s of %s", path, t->name,
+                        gguf_tensor_type(t->id), shape_str(t->n_dim, t->dim, found), b->arch, want, types);
+        Wtype type = gguf_wtype(b->gguf, t);
+        if (rank == 1 && wtype_info[type].quant)
+                err(MOEC_UNSUPPORTED, "%s: tensor %s is %s %s; architecture %s expects %s of %s", path,
+                        t->name, wtype_info[type].name, want, b->arch, want, types);
+        return graph_weight(b->g, t->name, type, rank, dim, gguf_data(b->gguf, t));
 }
 
 Ref build_weight(Build *b, const char *name, u32 rank, const u64 *dim, bool optional)
 {
-        const char *path = gguf_path(b->gguf);
-        char found[SHAPE], want[SHAPE];
+        char want[SHAPE];
         name = layered(b, name);
         const GgufTensor *t = gguf_tensor(b->gguf, name);
-        bool vector = rank == 1;
-        const char *types = vector ? "F32, F16 or BF16" : "any supported type";
-        shape_str(rank, dim, want);
-        if (!t && optional)
+        if (t)
+                return bind(b, t, rank, dim);
+        if (optional)
                 return REF_NONE;
-        if (!t)
-                err(MOEC_DAMAGED, "%s: tensor %s is missing; architecture %s needs it with the shape %s",
-                        path, name, b->arch, want);
-        if (!same_shape(t->n_dim, t->dim, rank, dim))
-                err(MOEC_DAMAGED, "%s: tensor %s is %s %s; architecture %s expects %s of %s", path, name,
-                        gguf_tensor_type(t->id), shape_str(t->n_dim, t->dim, found), b->arch, want, types);
-        Wtype type = gguf_wtype(b->gguf, t);
-        if (vector && wtype_info[type].quant)
-                err(MOEC_UNSUPPORTED, "%s: tensor %s is %s %s; architecture %s expects %s of %s", path, name,
-                        wtype_info[type].name, want, b->arch, want, types);
-        return graph_weight(b->g, name, type, rank, dim, gguf_data(b->gguf, t));
+        err(MOEC_DAMAGED, "%s: tensor %s is missing; architecture %s needs it with the shape %s",
+                gguf_path(b->gguf), name, b->arch, shape_str(rank, dim, want));
 }
 
 Ref build_state(Build *b, const char *name, i64 heads, i64 dk, i64 dv)

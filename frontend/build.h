@@ -36,7 +36,6 @@ void build_rope(Build *b, Aval attr[N_ATTR]);
 /* dim: outermost first. The tensor must have that shape; a vector must be F32, F16 or BF16. REF_NONE where it
  * is optional and missing. */
 Ref build_weight(Build *b, const char *name, u32 rank, const u64 *dim, bool optional);
-const GgufTensor *build_tensor(Build *b, const char *name); /* NULL where there is none */
 Ref build_state(Build *b, const char *name, i64 heads, i64 dk, i64 dv);
 
 /* ---- operations ---- */

@@ -17,6 +17,8 @@ typedef struct Ask {
         u64 min, max, u;
         double fmin, fmax, f;
         bool bit, found, need; /* need: no default */
+        bool derived;          /* its default is `def`, which may follow from other keys */
+        i64 def;
         moec_status st;
         const char *s;
         i64 dim[MAX_RANK];
@@ -45,6 +47,11 @@ static void ask_key(void *p)
         }
         if (!q->found && q->need)
                 build_missing(q->b, q->key);
+        if (!q->found && q->derived && (q->def < (i64)q->min || q->def > (i64)q->max))
+                err(MOEC_DAMAGED,
+                        "%s: key %s.%s is missing, and what follows for it, %lld, is not %llu to %llu",
+                        gguf_path(q->b->gguf), q->b->arch, q->key, (long long)q->def,
+                        (unsigned long long)q->min, (unsigned long long)q->max);
 }
 
 static void ask_refuse(void *p)
@@ -89,7 +96,9 @@ static int hp_u32(lua_State *L)
         lua_Integer min = luaL_checkinteger(L, 2), max = luaL_checkinteger(L, 3);
         luaL_argcheck(L, min >= 0, 2, "must not be negative");
         luaL_argcheck(L, max >= min, 3, "must not be less than the minimum");
-        return key(L, &(Ask){.min = (u64)min, .max = (u64)max}, KIND_u32, 4);
+        Ask q = {
+                .min = (u64)min, .max = (u64)max, .derived = lua_isinteger(L, 4), .def = lua_tointeger(L, 4)};
+        return key(L, &q, KIND_u32, 4);
 }
 
 /* hp.f32(key, default, min, max); without bounds: above 0 */
@@ -398,10 +407,10 @@ static void give_back(lua_State *L, const char *what)
 {
         const Ref *r = luaL_testudata(L, -1, VALUE);
         Host *h = lua_host(L);
+        Ask q = {.b = h->b, .ref = r ? *r : REF_NONE};
         if (!r)
                 luaL_error(L, "%s: build must return the logits and a list of the states; %s is a %s",
                         h->name, what, luaL_typename(L, -1));
-        Ask q = {.b = h->b, .ref = *r};
         lua_guard(L, add_return, &q);
 }
 

@@ -221,6 +221,12 @@ static void test_keys(void **state)
                                 .more_value = bad[i].value},
                         MOEC_DAMAGED, bad[i].full);
         refused(&(Tiny){.arch = "qwen3moe",
+                        .drop = "attention.head_count",
+                        .more_key = "qwen3moe.attention.head_count",
+                        .more_value = 60},
+                MOEC_DAMAGED,
+                "key qwen3moe.attention.key_length is missing, and what follows for it, 1, is not 2 to 1024");
+        refused(&(Tiny){.arch = "qwen3moe",
                         .drop = "attention.head_count_kv",
                         .more_key = "qwen3moe.attention.head_count_kv",
                         .more_value = 3},
@@ -352,7 +358,7 @@ static void test_arch_mistakes(void **state)
 static void test_arch_answers(void **state)
 {
         (void)state;
-        own_says("assert(hp.u32('no.key', 1, 2, 7) == 7)\n"
+        own_says("assert(hp.u32('no.key', 1, 9, 7) == 7)\n"
                  "assert(hp.u32('no.key', 1, 2, false) == false)\n"
                  "assert(hp.u32('block_count', 1, 2, 7) == 2)\n"
                  "assert(hp.f32('no.key', 0.5) == 0.5)\n"
