@@ -49,7 +49,8 @@ struct moec_context {
         u32 *out;
         float *logits; /* [cap_rows, n_vocab] */
         u32 cap_rows;
-        Last *last; /* [n_seq] */
+        Last *last;    /* [n_seq] */
+        void *scratch; /* for sample() */
         moec_progress progress;
         void *user;
         moec_timing timing;

@@ -1,4 +1,5 @@
 #include "runtime/api.h"
+#include "runtime/sample.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +50,8 @@ static moec_status context_sizes(moec_context *c, const moec_options *opt, moec_
         c->seq = calloc(c->n_batch, sizeof *c->seq);
         c->out = calloc(c->n_batch, sizeof *c->out);
         c->last = calloc(c->n_seq, sizeof *c->last);
-        if (!c->id || !c->pos || !c->seq || !c->out || !c->last)
+        c->scratch = malloc(sample_scratch(c->n_vocab));
+        if (!c->id || !c->pos || !c->seq || !c->out || !c->last || !c->scratch)
                 return fail(e, MOEC_NO_MEMORY, "out of memory for a batch of %u tokens", c->n_batch);
         return kv_new(c->n_seq, c->n_ctx, &c->kv, e);
 }
@@ -159,6 +161,7 @@ void moec_unload(moec_context *c)
         free(c->seq);
         free(c->out);
         free(c->logits);
+        free(c->scratch);
         free(c->rows);
         kv_free(c->kv);
         free(c);

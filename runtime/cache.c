@@ -28,7 +28,7 @@ typedef struct Head {
         char kind[CACHE_KIND];
         u64 text_bytes, data_bytes;
         Hash key;
-        Hash checksum; /* of the text, then of the data */
+        Hash checksum; /* of kind, of the text, then of the data */
 } Head;
 
 /* ---- the folder ---- */
@@ -107,9 +107,10 @@ static u64 data_at(u64 text_bytes)
         return (sizeof(Head) + text_bytes + ALIGN - 1) & ~(u64)(ALIGN - 1);
 }
 
-static Hash checksum(const void *text, u64 text_bytes, const void *data, u64 bytes)
+static Hash checksum(const Head *h, const void *text, const void *data)
 {
-        return hash_mix(hash_bytes(text, text_bytes), data, bytes);
+        Hash sum = hash_bytes(h->kind, sizeof h->kind);
+        return hash_mix(hash_mix(sum, text, h->text_bytes), data, h->data_bytes);
 }
 
 static bool whole(const Map *m, const char *name)
@@ -119,7 +120,7 @@ static bool whole(const Map *m, const char *name)
         if (m->size < sizeof h)
                 return false;
         memcpy(&h, m->p, sizeof h);
-        if (memcmp(h.magic, MAGIC, sizeof h.magic) != 0 || !memchr(h.kind, 0, sizeof h.kind))
+        if (memcmp(h.magic, MAGIC, sizeof h.magic) != 0 || h.kind[CACHE_KIND - 1])
                 return false;
         entry_name(h.key, h.kind, own);
         if (strcmp(own, name) != 0)
@@ -130,7 +131,7 @@ static bool whole(const Map *m, const char *name)
         u64 at = data_at(h.text_bytes);
         if (at > m->size || h.data_bytes != m->size - at)
                 return false;
-        return hash_same(checksum(text, h.text_bytes, m->p + at, h.data_bytes), h.checksum);
+        return hash_same(checksum(&h, text, m->p + at), h.checksum);
 }
 
 /* Maps a whole entry. A damaged one is deleted. */
@@ -219,7 +220,7 @@ moec_status cache_put(const Cache *c, Hash key, const char *kind, const char *te
         Head h = {.text_bytes = strlen(text) + 1, .data_bytes = bytes, .key = key};
         memcpy(h.magic, MAGIC, sizeof h.magic);
         memcpy(h.kind, kind, strlen(kind));
-        h.checksum = checksum(text, h.text_bytes, data, bytes);
+        h.checksum = checksum(&h, text, data);
         entry_name(key, kind, name);
         int fd = open_temp(c, temp);
         bool ok = fd >= 0 && write_entry(fd, &h, text, data);

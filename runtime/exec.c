@@ -388,8 +388,9 @@ moec_status rt_step(Rt *rt, const Batch *b, float *logits, moec_error *e)
                 for (u32 i = 0; i < p.n_out; i++)
                         rt->input[PLAN_out][i] = (i32)(b->out[out + i] - from);
                 run_phase(rt, p.phase, p.n, p.n_out, past);
-                memcpy(logits + out * n_vocab, rt->arena + rt->plan->PHASE[p.phase].logits,
-                        4ull * p.n_out * n_vocab);
+                if (p.n_out)
+                        memcpy(logits + out * n_vocab, rt->arena + rt->plan->PHASE[p.phase].logits,
+                                4ull * p.n_out * n_vocab);
                 out += p.n_out;
                 from += p.n;
                 if (from < b->n && rt->progress && !rt->progress(rt->user, "running", from, b->n))

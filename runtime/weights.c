@@ -172,12 +172,12 @@ static void load_group(Job *j, u64 g, u8 *temp)
 {
         u64 matrix = g / j->groups, row = g % j->groups * PANEL_ROWS, rows = MIN(PANEL_ROWS, j->rows - row);
         u64 first = matrix * j->rows + row;
-        const u8 *src = j->src + first * j->row_bytes;
-        if (!j->src) {
+        const u8 *src = temp;
+        if (j->src)
+                src = j->src + first * j->row_bytes;
+        else
                 random_blocks((Wtype)j->w->type, temp, rows * j->cols / wtype_info[j->w->type].per,
                         j->seed + first * 1000003);
-                src = temp;
-        }
         if (j->w->layout == PLAN_panel)
                 pack_panel((Wtype)j->w->type, src, j->dst + g * j->panel_bytes, rows, j->cols);
         else

@@ -61,7 +61,7 @@ static const char tiny_source[] =
         "}\n";
 
 /* What the logits after ids[0 .. n - 1] must be. */
-static void tiny_expect(const i32 *ids, int n, float out[VOCAB])
+static inline void tiny_expect(const i32 *ids, int n, float out[VOCAB])
 {
         for (int v = 0; v < VOCAB; v++) {
                 out[v] = 0;
@@ -72,7 +72,7 @@ static void tiny_expect(const i32 *ids, int n, float out[VOCAB])
         }
 }
 
-static Hash tiny_write_gguf(const char *path)
+static inline Hash tiny_write_gguf(const char *path)
 {
         static u8 f[FILE_BYTES];
         for (int i = 0; i < HEADER; i++)
