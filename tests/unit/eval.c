@@ -239,11 +239,11 @@ static void test_matmul(void **state)
         end();
 }
 
-/* Long rows with a tail, in every packing of the same numbers, with a cache of every size: the same bits. */
+/* Long rows with a tail, in every packing of the same numbers, the same bits. */
 static void test_matmul_storage(void **state)
 {
         (void)state;
-        enum { IN_W = 96, OUT_W = 7 };
+        enum { IN_W = 99, OUT_W = 7 }; /* not whole lanes */
         begin(5);
         float *x = fill((u64)n_tok * IN_W, 1), *w = NEWN(arena, float, OUT_W *IN_W);
         u16 *h = NEWN(arena, u16, OUT_W * IN_W);
@@ -262,15 +262,55 @@ static void test_matmul_storage(void **state)
         assert_close(run(a), want, 5 * OUT_W, 1e-6);
         assert_same(a, b, 5 * OUT_W);
         assert_same(a, c, 5 * OUT_W);
-        static const u64 room[] = {0, sizeof(float) * OUT_W * IN_W, 1 << 20};
-        for (u32 i = 0; i < COUNT(room); i++) {
-                const float *plain = run(a);
-                opt.cache = eval_cache_new(room[i]);
-                assert_floats(run(b), plain, 5 * OUT_W);
-                assert_floats(run(c), plain, 5 * OUT_W); /* from the cache, if there is one */
+        end();
+}
+
+/* What fits is dequantised once, which shows when the packed bytes change; views and neighbours are not mixed
+ * up. */
+static void test_cache(void **state)
+{
+        (void)state;
+        begin(2);
+        u16 h[2][6];
+        for (u32 i = 0; i < 12; i++)
+                h[i / 6][i % 6] = f32_to_f16((float)i);
+        static const float x[] = {1, 1, 1, 1}, full[] = {1, 5, 9, 1, 5, 9}, part[] = {1, 5, 1, 5};
+        static const float other[] = {13, 17, 21, 13, 17, 21}, changed[] = {101, 5, 9, 101, 5, 9};
+        Ref v = value(x, 2);
+        Ref b = matmul(v, weight_of(W_F16, h[0], 2, 2, 2, 0), 0, 0, 0, ACT_f32);
+        Ref a = matmul(v, weight_of(W_F16, h[0], 2, 3, 2, 0), 0, 0, 0, ACT_f32);
+        Ref c = matmul(v, weight_of(W_F16, h[1], 2, 3, 2, 0), 0, 0, 0, ACT_f32);
+        for (u32 fits = 0; fits < 2; fits++) {
+                opt.cache = eval_cache_new(fits ? sizeof(float) * 16 : sizeof(float) * 3);
+                h[0][0] = 0;
+                for (u32 again = 0; again < 2; again++) {
+                        assert_floats(run(a), full, 6);
+                        assert_floats(run(b), part, 4);
+                        assert_floats(run(c), other, 6);
+                }
+                h[0][0] = f32_to_f16(100);
+                assert_floats(run(a), fits ? full : changed, 6);
                 eval_cache_free(opt.cache);
-                opt.cache = NULL;
         }
+        end();
+}
+
+static void test_cache_of_many(void **state)
+{
+        (void)state;
+        enum { MANY = 300 };
+        begin(1);
+        u16 h[MANY];
+        static const float zero[1], want[] = {MANY * (MANY - 1) / 2};
+        Ref x = value(zero, 1);
+        for (u32 i = 0; i < MANY; i++) {
+                h[i] = f32_to_f16((float)i);
+                x = binary(OP_add, x, weight_of(W_F16, &h[i], 1, 1, 0, 0));
+        }
+        opt.cache = eval_cache_new(1 << 20);
+        assert_floats(run(x), want, 1);
+        assert_floats(run(x), want, 1);
+        eval_cache_free(opt.cache);
         end();
 }
 
@@ -400,13 +440,15 @@ static void test_memory(void **state)
         (void)state;
         begin(2);
         static const float one[] = {1, 1}, zero[4];
-        Ref first = value(zero, 2), x = first, w = W1(one, 2);
-        for (u32 i = 0; i < 100; i++)
+        Ref first = value(zero, 2), x = first, half = 0, w = W1(one, 2);
+        for (u32 i = 0; i < 100; i++) {
                 x = binary(OP_add, x, w);
+                half = i == 49 ? x : half;
+        }
         Ref y = binary(OP_add, x, first);
-        const float *p = run(y);
+        const float *p = run(y), *q = run(half);
         for (u32 i = 0; i < 4; i++)
-                assert_true(p[i] == 100);
+                assert_true(p[i] == 100 && q[i] == 50);
         end();
 }
 
@@ -422,6 +464,8 @@ int main(void)
                 cmocka_unit_test(test_quantize),
                 cmocka_unit_test(test_matmul),
                 cmocka_unit_test(test_matmul_storage),
+                cmocka_unit_test(test_cache),
+                cmocka_unit_test(test_cache_of_many),
                 cmocka_unit_test(test_matmul_act),
                 cmocka_unit_test(test_matmul_fused),
                 cmocka_unit_test(test_headmul),

@@ -214,10 +214,15 @@ static Ref attend(const Att *a, Ref s, Ref q)
         return done();
 }
 
+static Ref whole_of(const Att *a, Ref s)
+{
+        s = append(a, s, value(a->k, a->kv_heads * a->dk), REF_NONE, NULL);
+        return attend(a, s, value(a->q, a->heads * a->dk));
+}
+
 static Ref whole(const Att *a, const char *name, Dtype t)
 {
-        Ref s = append(a, state_for(a, name, t), value(a->k, a->kv_heads * a->dk), REF_NONE, NULL);
-        return attend(a, s, value(a->q, a->heads * a->dk));
+        return whole_of(a, state_for(a, name, t));
 }
 
 static Att random_att(u32 heads, u32 kv_heads, u32 dk, u32 dv)
@@ -250,6 +255,20 @@ static void test_attend_masks(void **state)
         }
 }
 
+/* Scores and sinks far beyond exp's range: the largest takes all. */
+static void test_attend_range(void **state)
+{
+        (void)state;
+        begin(3);
+        static const float k[] = {-900, 900, 5}, q[] = {1, 1, 1}, v[] = {3, 7, 11}, sinks[] = {4000};
+        static const float want[] = {3, 7, 7}, none[3];
+        Att a = {.heads = 1, .kv_heads = 1, .dk = 1, .dv = 1, .scale = 2, .q = q, .k = k, .v = v};
+        assert_floats(run(whole(&a, "s", D_f32)), want, 3);
+        a.sinks = sinks;
+        assert_floats(run(whole(&a, "sunk", D_f32)), none, 3);
+        end();
+}
+
 /* Sequences at different depths, mixed in one step, each see their own past. */
 static void test_attend_sequences(void **state)
 {
@@ -272,8 +291,8 @@ static void test_attend_sequences(void **state)
 static void test_attend_steps(void **state)
 {
         (void)state;
-        enum { T = 20, W = 4 * 8 };
-        for (u32 size = 1; size < T; size += 3) {
+        enum { T = 48, W = 4 * 8 }; /* the states grow on the way */
+        for (u32 size = 1; size < T; size += 7) {
                 begin(T);
                 Att a = random_att(4, 2, 8, 8);
                 for (i32 i = 0; i < T; i++) {
@@ -303,16 +322,18 @@ static void test_state_rounding(void **state)
 {
         (void)state;
         begin(6);
-        Att a = random_att(2, 1, 8, 8), h = a;
+        Att a = random_att(2, 1, 8, 8), h = a, hk = a;
         float *k = NEWN(arena, float, 48), *v = NEWN(arena, float, 48);
         for (u32 i = 0; i < 48; i++) {
                 k[i] = f16_to_f32(f32_to_f16(a.k[i]));
                 v[i] = f16_to_f32(f32_to_f16(a.v[i]));
         }
-        h.k = k;
+        h.k = hk.k = k;
         h.v = v;
         Ref half = whole(&a, "half", D_f16), full = whole(&a, "full", D_f32), hand = whole(&h, "hand", D_f32);
         assert_same(half, hand, 96);
+        assert_same(
+                whole_of(&a, graph_state(g, "keys", 1, 8, 8, D_f16, D_f32)), whole(&hk, "hand2", D_f32), 96);
         assert_true(memcmp(run(half), run(full), 96 * sizeof(float)));
         opt.exact = true;
         assert_same(half, full, 96);
@@ -411,6 +432,7 @@ int main(void)
                 cmocka_unit_test(test_rope_scaling),
                 cmocka_unit_test(test_rope_yarn),
                 cmocka_unit_test(test_attend_masks),
+                cmocka_unit_test(test_attend_range),
                 cmocka_unit_test(test_attend_sequences),
                 cmocka_unit_test(test_attend_steps),
                 cmocka_unit_test(test_state_rounding),

@@ -219,6 +219,12 @@ static void test_route_hook(void **state)
         assert_floats(w.logits, z, 8);
         for (u32 i = 0; i < 8; i++)
                 assert_true(fabsf(w.select[i] - (1 / (1 + expf(-z[i])) + bias[i % 4])) < 1e-6f);
+        r = route(value(z, 4), 0, 0, 4, &(Gating){.gate = GATE_sigmoid, .k = 1, .groups = 2, .groups_k = 1});
+        run(r);
+        for (u32 i = 0; i < 8; i += 4) { /* one group of two is out */
+                assert_true(isinf(w.select[i]) == isinf(w.select[i + 1]));
+                assert_true(isinf(w.select[i]) != isinf(w.select[i + 2]));
+        }
         w.pin = 4;
         assert_err(y, MOEC_ERROR, "names expert 4 of 4");
         end();
