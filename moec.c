@@ -215,7 +215,7 @@ static const char *plan_text(Stages *s)
 }
 
 /* A plan in memory of its own. */
-static moec_status plan_own(const Buf *b, Plan **plan, moec_error *e)
+moec_status plan_own(const Buf *b, Plan **plan, moec_error *e)
 {
         void *p = NULL;
         if (posix_memalign(&p, PLAN_ALIGN, b->len) != 0)
