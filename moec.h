@@ -141,7 +141,8 @@ typedef struct moec_utf8 {
         unsigned char part[4];
         int n;
 } moec_utf8;
-/* Writes to out (room: len + 4) what is complete; returns its length. flush: what is left becomes U+FFFD. */
+/* Writes to out (room: 3 * (len + 4)) what is complete; returns its length. Bytes that are not UTF-8 become U+FFFD, as does
+ * what is left when flush is set. */
 size_t moec_utf8_push(moec_utf8 *u, const char *bytes, size_t len, bool flush, char *out);
 
 /* ---- run ---- */
