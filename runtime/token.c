@@ -227,7 +227,7 @@ static bool encode_all(Encoder *x, const char *p, size_t n, bool bos, bool speci
                 return false;
         size_t from = 0, i = 0;
         while (i < n) {
-                u32 id = t->starts[(u8)p[i]] & starts ? special_at(t, p + i, n - i, special) : NO_ID;
+                u32 id = (t->starts[(u8)p[i]] & starts) ? special_at(t, p + i, n - i, special) : NO_ID;
                 if (id == NO_ID) {
                         i++;
                         continue;

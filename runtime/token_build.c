@@ -244,14 +244,15 @@ static moec_status find_bytes(Builder *b)
 static moec_status read_merge(Builder *b, u32 i, Merge *m)
 {
         TokenText t = b->s->merge[i];
-        char q[64], both[512], *join = both;
+        char q[64], both[512];
         const char *space = t.n ? memchr(t.p, ' ', t.n) : NULL;
         size_t left = space ? (size_t)(space - t.p) : 0, right = space ? t.n - left - 1 : 0;
         if (!left || !right || memchr(space + 1, ' ', right))
                 return fail(b->e, MOEC_DAMAGED,
                         "tokenizer.ggml.merges[%u] \"%s\" is not two tokens with one space between", i,
                         quote(t, q));
-        if (t.n > sizeof both && !(join = malloc(t.n)))
+        char *join = t.n <= sizeof both ? both : malloc(t.n);
+        if (!join)
                 return no_memory(b);
         memcpy(join, t.p, left);
         memcpy(join + left, space + 1, right);
@@ -461,12 +462,9 @@ static moec_status write_blob(Builder *b, void **blob, size_t *size)
                 return no_memory(b);
         memcpy(out, h, sizeof *h);
         token_layout(h, out, &v);
-        const void *part[] = {b->off, b->special, b->merge, b->word, b->type, b->text};
-        u32 i = 0;
 #define P(name, T, count)                                                                                    \
         if ((count) > 0)                                                                                     \
-                memcpy(out + ((const char *)v.name - out), part[i], (count) * sizeof(T));                    \
-        i++;
+                memcpy(out + ((const char *)v.name - out), b->name, (count) * sizeof(T));
         TOKEN_PARTS(P)
 #undef P
         *blob = out;
@@ -474,10 +472,12 @@ static moec_status write_blob(Builder *b, void **blob, size_t *size)
         return MOEC_OK;
 }
 
+typedef moec_status Step(Builder *b);
+
 moec_status token_build(const TokenSource *src, void **blob, size_t *size, moec_error *e)
 {
-        moec_status (*const step[])(Builder *) = {check_model, check_counts, decode_tokens, map_tokens,
-                find_bytes, build_merges, list_special, find_ends};
+        static Step *const step[] = {check_model, check_counts, decode_tokens, map_tokens, find_bytes,
+                build_merges, list_special, find_ends};
         Builder b = {.s = src, .e = e};
         moec_status st = MOEC_OK;
         fill_alphabet(&b);
