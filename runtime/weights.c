@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* ---- files ---- */
 
@@ -197,6 +198,14 @@ static void load_groups(void *user, u32 first, u32 last)
         free(temp);
 }
 
+/* Whole pages of a mapping that were read once: they stay in the system's cache, but not in this process. */
+static void forget(const u8 *p, u64 n)
+{
+        u64 page = (u64)sysconf(_SC_PAGESIZE), skip = -(u64)(uintptr_t)p & (page - 1);
+        if (n > skip + page)
+                madvise((void *)(uintptr_t)(p + skip), (n - skip) & ~(page - 1), MADV_DONTNEED);
+}
+
 static moec_status load_one(Weights *w, u64 i, u8 *dst, Pool *pool, moec_error *e)
 {
         const PlanWeight *pw = &w->plan->WEIGHT[i];
@@ -216,6 +225,8 @@ static moec_status load_one(Weights *w, u64 i, u8 *dst, Pool *pool, moec_error *
         if (n > UINT32_MAX)
                 return fail(e, MOEC_UNSUPPORTED, "weight %s has too many rows", plan_str(w->plan, pw->name));
         pool_run(pool, load_groups, &j, (u32)n);
+        if (j.src)
+                forget(j.src, pw->src_bytes);
         return atomic_load(&j.failed) ? fail(e, MOEC_NO_MEMORY, "out of memory loading weights") : MOEC_OK;
 }
 
