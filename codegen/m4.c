@@ -104,7 +104,7 @@ moec_status m4_expand(const Key *k, const char *work, const char *const search[]
         u32 n = 3, n_folder = 0;
         if (!find(work, search, k->op, suffix, template, sizeof template))
                 return fail(e, MOEC_TOOLCHAIN, "no template %s%s", k->op, suffix);
-        for (; search[n_folder] && n_folder < COUNT(folder); n_folder++) {
+        for (; n_folder < COUNT(folder) && search[n_folder]; n_folder++) {
                 snprintf(folder[n_folder], sizeof folder[0], PREFIX "%s", search[n_folder]);
                 argv[n++] = "-I";
                 argv[n++] = folder[n_folder];
