@@ -152,10 +152,11 @@ moec_status split_new(const Pre *p, Split **out, moec_error *e)
                 pcre2_code *c = pcre2_compile((PCRE2_SPTR)p->pattern[s->n], PCRE2_ZERO_TERMINATED,
                         PCRE2_UTF | PCRE2_UCP | PCRE2_NO_AUTO_CAPTURE, &code, &at, NULL);
                 if (!c) {
-                        split_free(s);
-                        return fail(e, MOEC_ERROR,
+                        moec_status st = fail(e, MOEC_ERROR,
                                 "PCRE2 refuses pattern %d of the pre-tokenizer (error %d at %zu)", s->n, code,
                                 (size_t)at);
+                        split_free(s);
+                        return st;
                 }
                 s->code[s->n] = c;
                 (void)pcre2_jit_compile(c, PCRE2_JIT_COMPLETE); /* where it cannot, PCRE2 interprets */

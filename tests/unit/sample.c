@@ -287,6 +287,31 @@ static void edges(void **state)
         assert_int_equal(possible(tie, 4, &s, NULL, 0), 2 | 4);
 }
 
+/* A sum that is exactly the limit: enough for top-p, not enough for the draw. */
+static void exact_limits(void **state)
+{
+        (void)state;
+        enum { N = 1 << 16 };
+        static float l[N];
+        moec_sampling s = NEUTRAL;
+        s.top_p = 0.5f;
+        assert_int_equal(possible(l, 2, &s, NULL, 0), 1);
+        assert_int_equal(possible(l, 4, &s, NULL, 0), 1 | 2);
+        s.top_p = 0.75f;
+        assert_int_equal(possible(l, 4, &s, NULL, 0), 1 | 2 | 4);
+        s = (moec_sampling)NEUTRAL;
+        u32 found = 0;
+        for (u64 pos = 0; found < 4; pos++) {
+                u32 r[4];
+                philox((u32[4]){(u32)pos}, (u32[2]){0}, r);
+                if (r[0] % N != 0)
+                        continue;
+                assert_int_equal(take(l, N, &s, NULL, 0, 0, pos),
+                        r[0] / N); /* all equal: r cuts between two of them */
+                found++;
+        }
+}
+
 static void penalty(void **state)
 {
         (void)state;
@@ -485,6 +510,7 @@ int main(void)
                 cmocka_unit_test(damaged_logits),
                 cmocka_unit_test(settings_are_checked),
                 cmocka_unit_test(edges),
+                cmocka_unit_test(exact_limits),
                 cmocka_unit_test(penalty),
                 cmocka_unit_test(depends_on),
                 cmocka_unit_test(distribution),

@@ -436,11 +436,11 @@ static void long_texts(void **state)
                 vocab_merge(v, "xx xx");
                 vocab_merge(v, "\xc4\xa0 \xc4\xa0");
                 Tok k = tok_of(v);
-                for (size_t u = 0; u < COUNT(unit); u++) {
-                        size_t n = 0, len = strlen(unit[u]);
+                for (size_t u = 0; u < 2 * COUNT(unit); u++) {
+                        size_t n = 0, len = strlen(unit[u / 2]);
                         for (; n < N / 4; n += len)
-                                memcpy(text + n, unit[u], len);
-                        text[n++] = 'y';
+                                memcpy(text + n, unit[u / 2], len);
+                        text[n++] = u % 2 ? 'y' : '9'; /* what a pattern may need, and what it may not */
                         there_and_back(k.t, text, n, true);
                 }
                 tok_free(&k);
