@@ -76,6 +76,8 @@ typedef struct moec_options {
 
 /* Opens a GGUF (a split one by its first part), a shape file or a plan; reads metadata only. */
 moec_status moec_open(const char *path, const moec_options *opt, moec_model **model, moec_error *err);
+/* A plan, or an executable with a plan appended: what moec_open does for these, and needs no compiler. */
+moec_status moec_open_plan(const char *path, const moec_options *opt, moec_model **model, moec_error *err);
 void moec_close(moec_model *model);
 void moec_free(void *p);
 

@@ -66,6 +66,13 @@ moec_status model_from_plan(
         return MOEC_OK;
 }
 
+moec_status moec_open_plan(const char *path, const moec_options *opt, moec_model **out, moec_error *e)
+{
+        u64 offset = 0;
+        exe_plan_offset(path, &offset);
+        return model_from_plan(path, offset, opt, out, e);
+}
+
 void moec_close(moec_model *m)
 {
         if (!m)

@@ -1,0 +1,21 @@
+#include "cli/common.h"
+
+int cmd_dump(const Args *a)
+{
+        moec_options opt;
+        moec_error e = {0};
+        moec_model *m = NULL;
+        char *text = NULL;
+        const char *path = model_path(a);
+        if (!path)
+                return MOEC_USAGE;
+        options_of(a, &opt);
+        catch_interrupt();
+        moec_status st = moec_open(path, &opt, &m, &e);
+        if (st == MOEC_OK)
+                st = moec_dump(m, &opt, a->phase, a->after, a->layer, a->dump_as, &text, &e);
+        clear_progress();
+        int status = st ? failed(&e) : print_text(text);
+        moec_close(m);
+        return status;
+}

@@ -1,0 +1,42 @@
+/* The command: finds the subcommand. */
+#include <string.h>
+#include "cli/common.h"
+
+static int (*const command[])(const Args *a) = {
+#define X(name, operands, n, help) cmd_##name,
+        COMMANDS(X)
+#undef X
+};
+
+int cmd_run(const Args *a)
+{
+        const char *path = model_path(a);
+        return path ? run_model(a, path, moec_open) : MOEC_USAGE;
+}
+
+static int wrong(const char *what, const char *word)
+{
+        fprintf(stderr, "%s: %s%s\nTry '%s --help'.\n", prog, what, word, prog);
+        return MOEC_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+        Args a = {0};
+        int status;
+        if (argc < 2)
+                return wrong("which command?", "");
+        const char *word = argv[1];
+        int cmd = cmd_find(word);
+        if (cmd >= 0)
+                return args_parse(&a, (CmdId)cmd, argc - 2, argv + 2, &status) ? command[cmd](&a) : status;
+        if (!strcmp(word, "--version"))
+                printf("moec %s\n", MOEC_VERSION);
+        else if (!strcmp(word, "--help") || !strcmp(word, "-h"))
+                main_help(stdout);
+        else if (!strcmp(word, "--completion-bash"))
+                completion_bash(stdout);
+        else
+                return wrong(*word == '-' ? "unknown option " : "unknown command ", word);
+        return end_output(stdout);
+}
