@@ -13,12 +13,13 @@ struct Kv {
 moec_status kv_new(u32 n_seq, u32 n_ctx, Kv **out, moec_error *e)
 {
         *out = NULL;
-        Kv *kv = calloc(1, sizeof *kv);
+        u64 bytes = 0; /* first: a number of sequences that is too large must not size anything */
+        bool fits = mul_u64((u64)n_seq * n_ctx, sizeof *(Kv){0}.ids, &bytes);
+        Kv *kv = fits ? calloc(1, sizeof *kv) : NULL;
         if (kv) {
-                *kv = (Kv){.n_seq = n_seq, .n_ctx = n_ctx, .bytes = 4ull * n_seq * n_ctx};
-                kv->len = calloc(n_seq, sizeof *kv->len);
-                kv->more = calloc(n_seq, sizeof *kv->more);
-                kv->ids = (u64)n_seq * n_ctx <= UINT64_MAX / 4 ? memory_map(kv->bytes, false) : NULL;
+                *kv = (Kv){.n_seq = n_seq, .n_ctx = n_ctx, .bytes = bytes, .ids = memory_map(bytes, false)};
+                kv->len = kv->ids ? calloc(n_seq, sizeof *kv->len) : NULL;
+                kv->more = kv->ids ? calloc(n_seq, sizeof *kv->more) : NULL;
         }
         if (!kv || !kv->len || !kv->more || !kv->ids) {
                 kv_free(kv);
