@@ -47,15 +47,15 @@ void check_write(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, const 
                 return;
         }
         i8 *q = arena_alloc(a, n);
-        float *d = NEWN(a, float, n / Q8_BLOCK), *s = NEWN(a, float, n / 16);
+        float *d = NEWN(a, float, n / Q8_BLOCK), *s = NEWN(a, float, n / Q8_BLOCK);
         q8_quantize(t->data, q, d, n);
         for (u64 i = 0; i < n; i++)
-                s[i / 16] += (float)q[i];
-        for (u64 i = 0; i < n / 16; i++)
-                s[i] *= d[i / 2];
+                s[i / Q8_BLOCK] += (float)q[i];
+        for (u64 i = 0; i < n / Q8_BLOCK; i++)
+                s[i] *= d[i];
         rt_write(c->rt, at, q, n);
         rt_write(c->rt, at + n, d, n / Q8_BLOCK * sizeof *d);
-        rt_write(c->rt, at + n + n / Q8_BLOCK * sizeof *d, s, n / 16 * sizeof *s);
+        rt_write(c->rt, at + n + n / Q8_BLOCK * sizeof *d, s, n / Q8_BLOCK * sizeof *s);
 }
 
 const Graph *check_graph(const Check *c, u32 phase)

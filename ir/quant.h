@@ -13,7 +13,7 @@ bool wtype_bytes(Wtype t, u64 n, u64 *bytes);
 
 /* One block of Q8_BLOCK activations: d = max|x| / 127, code = round half to even of x * (1 / d) (0 where d is 0); d is f32,
  * and 0 where it would be subnormal (1 / d must be finite, and devices flush such numbers). Every target rounds exactly so. */
-void q8_quantize(const float *x, i8 *code, float *d, size_t n); /* d: [n / 32] */
+void q8_quantize(const float *x, i8 *code, float *d, size_t n); /* d: [n / Q8_BLOCK] */
 void q8_round(float *x, size_t n); /* in place: x becomes code * d */
 
 #endif

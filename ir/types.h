@@ -54,7 +54,7 @@ bool wtype_by_name(const char *name, size_t n, Wtype *out);
         D(f32, 4)   /* */                                                                            \
         D(f16, 2)   /* */                                                                            \
         D(i32, 4)   /* */                                                                            \
-        D(q8, 0)    /* int8 codes with one f32 scale for each 32: activations rounded once */        \
+        D(q8, 0)    /* int8 codes with one f32 scale for each 16: activations rounded once */        \
         D(route, 8) /* [.., k]: the chosen expert (i32) and its weight (f32) */                      \
         D(order, 0) /* [.., k]: the (token, slot) pairs of a route, grouped by expert */             \
         D(kv, 0)    /* [heads, dk, dv]: state: keys and values of every sequence and position */
@@ -71,6 +71,6 @@ typedef struct DtypeInfo {
 } DtypeInfo;
 extern const DtypeInfo dtype_info[N_DTYPE];
 
-#define Q8_BLOCK 32 /* values that share a scale in a q8 activation */
+#define Q8_BLOCK 16 /* values that share a scale in a q8 activation */
 
 #endif

@@ -10,9 +10,11 @@
 /*   P(name)   in the usual order
  *   fold      algebra that keeps every bit: scale by 1, slices of slices, rope of nothing, ...
  *   dce       removes what no result needs
- *   experts   splits experts into experts_up and experts_down, with a sort of the pairs where `grouped` says
- * so qmatmul   products take packed weights; chooses what activations are rounded to fuse      joins
- * neighbours, by a table of rules layout    the memory layout of each weight order     the order of execution
+ *   experts   splits experts into experts_up and experts_down; `grouped`: with a sort of their pairs
+ *   qmatmul   products take packed weights; chooses what activations are rounded to
+ *   fuse      joins neighbours, by a table of rules
+ *   layout    the memory layout of each weight
+ *   order     the order of execution
  *   buffers   the place of every value in the step's arena; Graph.max must be set */
 #define PASSES(P) P(fold) P(dce) P(experts) P(qmatmul) P(fuse) P(layout) P(order) P(buffers)
 
@@ -65,10 +67,13 @@ typedef enum Target {
 #define ARENA_ALIGN 64
 
 /* Bytes that a value takes in the arena: those of val_bytes and what the target keeps with it; 0 for states,
- * which live elsewhere. On the CPU, planes one behind the other: f32, i32        elements q8 of n rows codes
- * i8 [n, K], scales f32 [n, K / 32], sums f32 [n, K / 16]: scale times the sum of 16 codes route [T, k] pairs
- * of i32 expert, f32 weight order [T, k]    u32 first pair of each expert and the end [E + 1]; u32 pairs
- * token * k + slot [T * k] err where that is more than an address space, die where a bound is unknown. */
+ * which live elsewhere. On the CPU, planes one behind the other:
+ *   f32, i32        elements
+ *   q8 of n rows    codes i8 [n, K], scales f32 [n, K / Q8_BLOCK],
+ *                   sums f32 [n, K / 16]: scale times the sum of 16 codes
+ *   route [T, k]    pairs of i32 expert, f32 weight
+ *   order [T, k]    u32 first pair of each expert, and the end [E + 1]; u32 pairs token * k + slot [T * k]
+ * err where that is more than an address space, die where a bound is unknown. */
 u64 value_bytes(const Graph *g, u32 val, Target target);
 
 /* ---- pipelines (pipeline.lua) ---- */

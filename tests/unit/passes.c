@@ -288,7 +288,7 @@ static void test_sizes(void **state)
         (void)state;
         const Graph *g = parse(arena, text, sizeof text - 1, "sizes.ir");
         assert_int_equal(value_bytes(g, 0, TARGET_cpu), 5 * 64 * 4);
-        assert_int_equal(value_bytes(g, 1, TARGET_cpu), 5 * (64 + 4 * (64 / 32) + 4 * (64 / 16)));
+        assert_int_equal(value_bytes(g, 1, TARGET_cpu), 5 * (64 + 4 * (64 / Q8_BLOCK) + 4 * (64 / 16)));
         assert_int_equal(value_bytes(g, 2, TARGET_cpu), 5 * 3 * 8);
         assert_int_equal(value_bytes(g, 3, TARGET_cpu), 4 * (8 + 1) + 4 * 5 * 3);
         assert_int_equal(value_bytes(g, 4, TARGET_cpu), 0);

@@ -36,8 +36,8 @@ INLINE void part_of(void *const *arg, u32 T, u32 e, u32 part, const Acts *a, con
         for (int t = 0; t < nt; t++) {
 moe_if(MOE_out, q8, «                i8 *q = moe_arg(«out0»);
                 u64 n = (u64)T * KTOP;
-                float *d = (float *)(q + n * F), *s = d + n * (F / 32);
-                quantize(h[t], 32, q + (u64)pair[t] * F + 32 * part, d + (u64)pair[t] * (F / 32) + part, s + (u64)pair[t] * (F / 16) + 2 * part);
+                float *d = (float *)(q + n * F), *s = d + n * (F / 16);
+                quantize(h[t], 32, q + (u64)pair[t] * F + 32 * part, d + (u64)pair[t] * (F / 16) + 2 * part, s + (u64)pair[t] * (F / 16) + 2 * part);
 », «                int n = F - 32 * (int)part < 32 ? F - 32 * (int)part : 32;
                 (void)T;
                 memcpy((float *)moe_arg(«out0») + (u64)pair[t] * F + 32 * part, h[t], 4 * (u64)n);

@@ -4,34 +4,26 @@
 #define NT MOE_NT
 #endif
 
-// Activations of nt tokens. q8: codes, a scale each 32, and scale times the sum of the codes for each 16. f32: values.
+// Activations of nt tokens. q8: codes, for each 16 a scale and scale times the sum of its codes. f32: values.
 typedef struct {
         const i8 *q[NT];
         const float *d[NT], *s[NT];
         const float *f[NT];
 } Acts;
 
-// K values to q8 as ir/quant.h defines it: scale = max |x| / 127, code = round to nearest even of x * (1 / scale).
+// n values to q8 as ir/quant.h defines it: scale = max |x| / 127, code = round to nearest even of x * (1 / scale).
 INLINE void quantize(const float *x, int n, i8 *q, float *d, float *s)
 {
-        for (int b = 0; b < n / 32; b++) {
-                f32x8 v[4], m = splat(0);
-                for (int i = 0; i < 4; i++) {
-                        v[i] = load_f32(x + 32 * b + 8 * i);
-                        m = max8(m, abs8(v[i]));
-                }
-                float top = hmax8(m) / 127.0f, scale = top < 0x1p-126f ? 0 : top, inv = scale != 0 ? 1.0f / scale : 0;
-                i32x8 c[4];
-                for (int i = 0; i < 4; i++) {
-                        c[i] = (i32x8)(v[i] * inv + 12582912.0f) - 0x4b400000;
-                        i8x8 b8 = __builtin_convertvector(c[i], i8x8);
-                        memcpy(q + 32 * b + 8 * i, &b8, 8);
-                }
+        for (int b = 0; b < n / 16; b++) {
+                f32x8 v = load_f32(x + 16 * b), w = load_f32(x + 16 * b + 8);
+                float top = hmax8(max8(abs8(v), abs8(w))) / 127.0f, scale = top < 0x1p-126f ? 0 : top, inv = scale != 0 ? 1.0f / scale : 0;
+                i32x8 c = (i32x8)(v * inv + 12582912.0f) - 0x4b400000, e = (i32x8)(w * inv + 12582912.0f) - 0x4b400000;
+                i8x8 low = __builtin_convertvector(c, i8x8), high = __builtin_convertvector(e, i8x8);
+                memcpy(q + 16 * b, &low, 8);
+                memcpy(q + 16 * b + 8, &high, 8);
+                c += e;
                 d[b] = scale;
-                for (int h = 0; h < 2; h++) {
-                        i32x8 c2 = c[2 * h] + c[2 * h + 1];
-                        s[2 * b + h] = scale * (float)(c2[0] + c2[1] + c2[2] + c2[3] + c2[4] + c2[5] + c2[6] + c2[7]);
-                }
+                s[b] = scale * (float)(c[0] + c[1] + c[2] + c[3] + c[4] + c[5] + c[6] + c[7]);
         }
 }
 
@@ -70,20 +62,20 @@ m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
 #pragma GCC unroll 8
                 for (int j = 0; j < BLOCK_$1 / 32; j++)
 #pragma GCC unroll 2
-                        for (int h = 0; h < 32 / GROUP_$1; h++) {
-                                int i = b * (BLOCK_$1 / 32) + j;
+                        for (int h = 0; h < 2; h++) {
+                                int i = 2 * (b * (BLOCK_$1 / 32) + j) + h;
                                 f32x8 s, m;
                                 Acc a[NT] = {0};
                                 i32x8 d[NT] = {0};
                                 scales_$1(p, j, h, &s, &m);
-#pragma GCC unroll 8
-                                for (int g = h * GROUP_$1 / 4; g < (h + 1) * GROUP_$1 / 4; g++) {
-                                        u32x8 w = codes_$1(p, j, g);
+#pragma GCC unroll 4
+                                for (int g = 0; g < 4; g++) {
+                                        u32x8 w = codes_$1(p, j, 4 * h + g);
 #pragma GCC unroll 16
                                         for (int t = 0; t < nt; t++) {
-                                                u32 v = load4(x->q[t] + 32 * i + 4 * g);
+                                                u32 v = load4(x->q[t] + 16 * i + 4 * g);
                                                 a[t] = SIGNED_$1 ? acc_dot_signed(a[t], w, v) : acc_dot(a[t], w, v);
-                                                if ((g + 1) % FLUSH(FLUSH_$1) == 0 || g + 1 == (h + 1) * GROUP_$1 / 4) {
+                                                if ((g + 1) % FLUSH(FLUSH_$1) == 0 || g == 3) {
                                                         d[t] += acc_sum(a[t]);
                                                         a[t] = (Acc){0};
                                                 }
@@ -92,10 +84,10 @@ m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
 #pragma GCC unroll 16
                                 for (int t = 0; t < nt; t++) {
                                         acc[t] = fma8(f32(d[t]), s * x->d[t][i], acc[t]);
-                                        if (MIN_$1) {
-                                                float sum = GROUP_$1 == 16 ? x->s[t][2 * i + h] : x->s[t][2 * i] + x->s[t][2 * i + 1];
-                                                acc[t] = fma8(-m, splat(sum), acc[t]);
-                                        }
+                                        if (MIN_$1 && GROUP_$1 == 16)
+                                                acc[t] = fma8(-m, splat(x->s[t][i]), acc[t]);
+                                        else if (MIN_$1 && h)
+                                                acc[t] = fma8(-m, splat(x->s[t][i - 1] + x->s[t][i]), acc[t]);
                                 }
                         }
 », «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1)
@@ -146,14 +138,14 @@ m4_define(«moe_acts_q8», «
 INLINE void acts(Acts *a, int t, const void *x, u32 rows, u32 r, int K)
 {
         const i8 *q = x;
-        const float *d = (const float *)(q + (u64)rows * K), *s = d + (u64)rows * (K / 32);
+        const float *d = (const float *)(q + (u64)rows * K), *s = d + (u64)rows * (K / 16);
         a->q[t] = q + (u64)r * K;
-        a->d[t] = d + (u64)r * (K / 32);
+        a->d[t] = d + (u64)r * (K / 16);
         a->s[t] = s + (u64)r * (K / 16);
 }
 »)
 // One token's activations made by this kernel: x, normed if it has a norm, rounded if its products take q8.
-#define MADE(K) struct { i8 q[K]; float d[(K) / 32 + 1], s[(K) / 16 + 1], f[K]; }
+#define MADE(K) struct { i8 q[K]; float d[(K) / 16 + 1], s[(K) / 16 + 1], f[K]; }
 
 // A lane for each row: the last panel may have fewer than 8.
 INLINE void store_rows(float *out, f32x8 v, int rows)

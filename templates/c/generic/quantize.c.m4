@@ -8,12 +8,12 @@ moe_kernel
 {
         u32 T = dim->MOE_ROWS;
         i8 *q = moe_arg(«out0»);
-        float *d = (float *)(q + (u64)T * K), *s = d + (u64)T * (K / 32);
+        float *d = (float *)(q + (u64)T * K), *s = d + (u64)T * (K / 16);
         for (u32 t = first; t < last; t++) {
                 const float *x = (const float *)moe_arg(«x») + (u64)t * K;
                 moe_has(«norm», «float y[K];
                 norm_row(x, moe_arg(«norm»), K, (float)MOE_eps, y);
                 x = y;», «»)
-                quantize(x, K, q + (u64)t * K, d + (u64)t * (K / 32), s + (u64)t * (K / 16));
+                quantize(x, K, q + (u64)t * K, d + (u64)t * (K / 16), s + (u64)t * (K / 16));
         }
 }
