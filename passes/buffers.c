@@ -1,8 +1,7 @@
 /* Buffers: the place of every value in the step's arena. Values alive at the same time lie apart; the largest
  * are placed first, each into the smallest gap that holds it.
  *
- * A result takes its operand's place where each of its elements is made of that one element of the operand
- * (and of values that are elsewhere): a residual in `res`, and what is added, multiplied or scaled. */
+ * A result takes the place of an operand that ends there, if in_place (ir/graph.h) says that it may. */
 #include "passes/passes.h"
 #include <stdlib.h>
 

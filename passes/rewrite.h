@@ -21,16 +21,14 @@ typedef struct Rewrite {
 Rewrite *rewrite_begin(Graph *g);
 void rewrite_end(Rewrite *r);
 
-/* r: a value. How many operands and results name it; the i-th operand's node; the node that defines it. */
+/* Of a value: how many operands and results name it; who; the node that defines it. */
 u32 rw_uses(const Rewrite *r, Ref ref);
 const Users *rw_users(const Rewrite *r, Ref ref);
 u32 rw_def(const Rewrite *r, Ref ref);
 
-u32 rw_new(
-        Rewrite *r, Op op, u32 at); /* at node `at`'s place, which it replaces; attributes copied from it */
+u32 rw_new(Rewrite *r, Op op, u32 at);    /* at node `at`'s place, for which it stands in: its attributes */
 u32 rw_before(Rewrite *r, Op op, u32 at); /* in front of node `at`, of the same layer */
-void rw_set(Rewrite *r, u32 n, Slot s,
-        Ref ref); /* the operand, added where it is absent; REF_NONE: nothing is done */
+void rw_set(Rewrite *r, u32 n, Slot s, Ref ref); /* adds the operand if absent; nothing where REF_NONE */
 void rw_swap(Rewrite *r, u32 n, u32 k, Ref ref); /* its k-th operand */
 void rw_in(Rewrite *r, u32 n, Slot s, Ref ref);  /* one more operand */
 void rw_copy(Rewrite *r, u32 n, u32 from);       /* adds all operands of `from` */
