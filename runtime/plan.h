@@ -59,7 +59,7 @@ typedef enum PlanDim { PLAN_one, PLAN_n_tok, PLAN_n_out, PLAN_n_seq, PLAN_n_ctx,
 typedef struct PlanMeta {
         u32 arch, name;            /* strings */
         u32 target;                /* "cpu", "cuda" */
-        u32 isa;                   /* what it needs: "x86-64-v3", "native:<features>", "sm_90a" ...; see runtime/cpu.c */
+        u32 isa;                   /* what it needs: "x86-64-v3", "native:<features>", "sm_90a" ...; see runtime/isa.h */
         u32 compiler;              /* what compiled it, for people */
         u32 act;                   /* enum moec_act */
         u32 n_vocab, n_ctx_train, n_layer, n_embd, n_expert, n_expert_used;

@@ -1,4 +1,10 @@
 /* Plans run: the same bits whatever the threads and the steps' sizes, and every refusal at loading. */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include "runtime/so.h"
 #include "tests/unit/plan_help.h"
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -378,6 +384,67 @@ static void interrupted(void **state)
         plan_close(p);
 }
 
+/* ---- code ---- */
+
+/* From now on this process gets no memfd. */
+static bool forbid_memfd(void)
+{
+        struct sock_filter f[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_memfd_create, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+        struct sock_fprog prog = {COUNT(f), f};
+        return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+               prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0;
+}
+
+static int without_memfd(void)
+{
+        So *so;
+        moec_error e = {0};
+        char cmd[128];
+        if (!forbid_memfd())
+                return 77;
+        if (so_open(tiny_so.p, tiny_so.len, NULL, &so, &e) != MOEC_RUNTIME || so || !strstr(e.msg, "memfd"))
+                return 1;
+        if (so_open(tiny_so.p, tiny_so.len, "/nowhere", &so, &e) != MOEC_RUNTIME ||
+                !strstr(e.msg, "/nowhere"))
+                return 2;
+        if (so_open(tiny_so.p, tiny_so.len, tiny_dir, &so, &e) != MOEC_OK || !so_symbol(so, "append"))
+                return 3;
+        so_close(so);
+        snprintf(cmd, sizeof cmd, "! ls %s | grep -q kernels-", tiny_dir);
+        return system(cmd) == 0 ? 0 : 4; /* the file is gone */
+}
+
+static void code_from_memory(void **state)
+{
+        (void)state;
+        So *a, *b;
+        moec_error e = {0};
+        assert_int_equal(so_open(tiny_so.p, tiny_so.len, NULL, &a, &e), MOEC_OK);
+        assert_int_equal(so_open(tiny_so.p, tiny_so.len, NULL, &b, &e), MOEC_OK);
+        assert_non_null(so_symbol(a, "embed"));
+        assert_ptr_not_equal(so_symbol(a, "embed"), so_symbol(b, "embed")); /* two objects, not one twice */
+        assert_null(so_symbol(a, "absent"));
+        so_close(a);
+        assert_non_null(so_symbol(b, "logits"));
+        so_close(b);
+        assert_int_equal(so_open("no object", 9, tiny_dir, &a, &e), MOEC_RUNTIME);
+        assert_null(a);
+        pid_t pid = fork();
+        if (pid == 0)
+                _exit(without_memfd());
+        int how;
+        assert_int_equal(waitpid(pid, &how, 0), pid);
+        assert_true(WIFEXITED(how));
+        if (WEXITSTATUS(how) == 77) {
+                puts("no seccomp here");
+                skip();
+        }
+        assert_int_equal(WEXITSTATUS(how), 0);
+}
+
 /* ---- threads ---- */
 
 typedef struct Marks {
@@ -454,6 +521,7 @@ int main(void)
                 cmocka_unit_test(limited),
                 cmocka_unit_test(embedded),
                 cmocka_unit_test(interrupted),
+                cmocka_unit_test(code_from_memory),
                 cmocka_unit_test(every_block_once),
                 cmocka_unit_test(no_threads),
         };
