@@ -25,10 +25,9 @@ CLI_SRC := $(filter-out cli/stub.c,$(wildcard cli/*.c))
 RT_OBJ  := $(RT_SRC:%.c=$(B)/%.o)
 CL_OBJ  := $(CL_SRC:%.c=$(B)/%.o) $(B)/embed.o
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
-STUB    := $(if $(wildcard cli/stub.c),$(B)/moec-stub)
 STUB_OBJ:= $(RT_OBJ) $(B)/cli/run.o $(B)/cli/common.o $(B)/cli/stub.o
 
-all: $(B)/libmoec.a $(STUB) $(if $(CLI_SRC),$(B)/moec)
+all: $(B)/moec
 
 include tests/tests.mk
 
@@ -49,18 +48,18 @@ $(B)/%.o: %.c
 
 # The files that moec carries, as frontend/embed.h's table: a name is the file's path below frontend, passes or codegen.
 # Folders are prerequisites too, so that a file that came or went is seen.
-EMBED := $(wildcard frontend/arch/*.lua passes/pipeline.lua codegen/tune.lua) $(sort $(shell find templates -type f))
+EMBED := $(wildcard frontend/arch/*.lua passes/pipeline.lua codegen/tune.lua) $(sort $(shell find templates -name '*.m4'))
 $(B)/embed.S: Makefile $(shell find templates -type d) frontend/arch
 	@mkdir -p $(@D)
 	@{ printf '.section .rodata\n'; \
-	i=0; for f in $(EMBED) $(STUB); do i=$$((i + 1)); \
+	i=0; for f in $(EMBED) $(B)/moec-stub; do i=$$((i + 1)); \
 		case $$f in *moec-stub) n=stub;; *) n=$$(echo $$f | sed 's,^\(frontend\|passes\|codegen\)/,,');; esac; \
 		printf 'n%d: .asciz "%s"\n.balign 16\nf%d: .incbin "%s"\ne%d:\n' $$i $$n $$i $$f $$i; done; \
 	printf '.section .data.rel.ro,"aw"\n.balign 8\n.globl embed_files\n.hidden embed_files\nembed_files:\n'; \
 	for k in $$(seq $$i); do printf '.quad n%d, f%d, e%d - f%d\n' $$k $$k $$k $$k; done; \
 	printf '.quad 0, 0, 0\n.section .note.GNU-stack,"",%%progbits\n'; } >$@
 
-$(B)/embed.o: $(B)/embed.S $(EMBED) $(STUB)
+$(B)/embed.o: $(B)/embed.S $(EMBED) $(B)/moec-stub
 	$(SAY)$(CC) -c $< -o $@
 
 deps:

@@ -29,12 +29,10 @@ done
 [ -n "$missing" ] || exit 0
 
 as=
-if [ "$(id -u)" -ne 0 ]; then
-        as=sudo
-        if ! command -v sudo >/dev/null; then
-                echo "missing packages, and neither root nor sudo to install them; as root: apt-get install$missing" >&2
-                exit 1
-        fi
+[ "$(id -u)" -eq 0 ] || as=sudo
+if ! command -v apt-get >/dev/null || { [ "$as" ] && ! command -v sudo >/dev/null; }; then
+        echo "missing packages, and no way to install them from here; as root: apt-get install$missing" >&2
+        exit 1
 fi
 echo "installing with apt-get:"
 for p in $missing; do

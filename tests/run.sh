@@ -38,7 +38,7 @@ one() {
         timeout -k 5 "$TEST_TIMEOUT" "$1" >"$log" 2>&1 </dev/null
         rc=$?
         n=$(awk -v rc=$rc '
-                /^ok [0-9]+ # SKIP/ { skip++; print "  skip " $5 ": " last; next }
+                /^(not )?ok [0-9]+ # SKIP/ { skip++; print "  skip " $NF ": " last; next }
                 /^skip / { skip++; print "  " $0; next }
                 /^ok / { pass++; next }
                 /^not ok / { fail++; print "  " $0; next }
@@ -57,7 +57,7 @@ one() {
                         "$(($(date +%s%N) - start))e-9"
                 sed '$d' <<<"$n"
                 if [ "$3" -gt 0 ]; then
-                        grep -v '^ok ' "$log" | tail -n 40 | sed 's/^/    | /'
+                        grep -v '^ok \|# SKIP' "$log" | tail -n 40 | sed 's/^/    | /'
                 fi
         } >"$log.out"
         flock "$LOG" cat "$log.out"
