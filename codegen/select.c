@@ -8,6 +8,7 @@ typedef struct Ctx {
         const Tab *tune;
         Sel *s;
         Key *k;
+        i64 tile; /* tokens */
 } Ctx;
 
 /* ---- shapes of operands ---- */
@@ -209,7 +210,8 @@ static void sel_attend(Ctx *c)
         key_int(c->k, "HEADS", attr_i(c->n, A_heads));
         key_int(c->k, "DV", dv);
         key_int(c->k, "VROW", st->dv ? st->dv : st->dk);
-        grid(c, 0, DIM_n_tok, st->heads, 1);
+        grid(c, 0, DIM_n_tok, 1, c->tile);
+        grid(c, 1, DIM_const, st->heads, 1);
 }
 static void sel_route(Ctx *c)
 {
@@ -335,15 +337,15 @@ static void attrs(Ctx *c)
 static void fact_tile(Ctx *c)
 {
         const Tab *t = c->tune ? tab_tab(c->tune, op_info(c->n->op)->name) : NULL;
-        i64 nt = 1;
+        c->tile = 1;
         if (c->g->max[DIM_n_tok] != 1 && t)
-                tab_int(t, "NT", 1, 16, &nt);
-        key_int(c->k, "NT", nt);
+                tab_int(t, "NT", 1, 16, &c->tile);
+        key_int(c->k, "NT", c->tile);
 }
 
 bool select_node(Arena *a, const Graph *g, u32 node, const Tab *tune, Sel *s)
 {
-        Ctx c = {g, &g->node[node], tune, s, NULL};
+        Ctx c = {.g = g, .n = &g->node[node], .tune = tune, .s = s};
         if (c.n->op == OP_dead)
                 return false;
         memset(s, 0, sizeof *s);

@@ -2,6 +2,7 @@
 -- NT: tokens that share one unpacking of a weight.
 return {
         cpu = {
+                attend = { NT = 4 },
                 matmul = { NT = 4 },
                 experts_up = { NT = 4 },
                 experts_down = { NT = 4 },
