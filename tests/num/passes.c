@@ -144,7 +144,7 @@ static void test_buffers(void **state)
 
 static void test_fuse(void **state)
 {
-        static const char *const before[] = {"", ROUNDED, "experts", "experts, dce, " ROUNDED},
+        static const char *const before[] = {"", ROUNDED, "experts", "experts, dce, qmatmul act=q8"},
                                  *const words[] = {"fuse", "fuse dup_norm", "fuse fuse_kv", "fuse quantize",
                                          "fuse dup_norm fuse_kv route_max=1000000",
                                          "fuse dup_norm quantize fuse_kv"};

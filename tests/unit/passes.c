@@ -245,6 +245,19 @@ static void test_pipeline_read(void **state)
         assert_string_equal(p->phase[1].passes, "");
 }
 
+static void assert_unreadable(const char *text, const char *say)
+{
+        Trap t;
+        const Tab *tab = table(text);
+        if (TRAP(&t) == 0) {
+                pipeline_read(arena, tab, "x");
+                trap_pop(&t);
+                fail_msg("taken: %s", text);
+        }
+        if (!strstr(t.error.msg, say))
+                fail_msg("%s: %s", text, t.error.msg);
+}
+
 static void test_bad_pipelines(void **state)
 {
         static const char *const bad[][2] = {
@@ -263,17 +276,8 @@ static void test_bad_pipelines(void **state)
                         "by rising max_tok"},
         };
         (void)state;
-        for (u32 i = 0; i < COUNT(bad); i++) {
-                Trap t;
-                const Tab *tab = table(bad[i][0]);
-                if (TRAP(&t) == 0) {
-                        pipeline_read(arena, tab, "x");
-                        trap_pop(&t);
-                        fail_msg("taken: %s", bad[i][0]);
-                }
-                if (!strstr(t.error.msg, bad[i][1]))
-                        fail_msg("%s: %s", bad[i][0], t.error.msg);
-        }
+        for (u32 i = 0; i < COUNT(bad); i++)
+                assert_unreadable(bad[i][0], bad[i][1]);
 }
 
 /* ---- buffers ---- */
