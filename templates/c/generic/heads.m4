@@ -1,6 +1,5 @@
 // Heads: their norm, their rotation, and rows of the KV cache.
 // Facts: MOE_HALF pairs rotated (0: none), MOE_FREQS their frequencies in radians a position / 2 pi, MOE_rattn, MOE_rstyle.
-typedef double f64x8 __attribute__((vector_size(64)));
 enum { HALF = MOE_HALF, PADHALF = (HALF + 7) / 8 * 8 };
 
 // sin and cos of 2 pi t, t in turns: the whole turns go in double, the rest by Cephes' polynomials on an eighth of a turn.

@@ -27,24 +27,28 @@ INLINE void quantize(const float *x, int n, i8 *q, float *d, float *s)
         }
 }
 
-// x / sqrt(mean(x^2) + eps) * w
+// x / sqrt(mean(x^2) + eps) * w, in double and rounded once, as eval has it: the codes made of it are then eval's too.
+typedef double f64x8 __attribute__((vector_size(64)));
 INLINE void norm_row(const float *x, const float *w, int n, float eps, float *out)
 {
-        f32x8 a = splat(0), b = splat(0);
+        f64x8 a = {0};
+        double sum = 0;
         int i = 0;
-        float tail = 0;
-        for (; i + 16 <= n; i += 16) {
-                f32x8 u = load_f32(x + i), v = load_f32(x + i + 8);
-                a = fma8(u, u, a);
-                b = fma8(v, v, b);
+        for (; i + 8 <= n; i += 8) {
+                f64x8 v = __builtin_convertvector(load_f32(x + i), f64x8);
+                a += v * v;
+        }
+        for (int l = 0; l < 8; l++)
+                sum += a[l];
+        for (; i < n; i++)
+                sum += (double)x[i] * (double)x[i];
+        double r = 1.0 / __builtin_sqrt(sum / n + (double)eps);
+        for (i = 0; i + 8 <= n; i += 8) {
+                f64x8 v = __builtin_convertvector(load_f32(x + i), f64x8), u = __builtin_convertvector(load_f32(w + i), f64x8);
+                store_f32(out + i, __builtin_convertvector(v * r * u, f32x8));
         }
         for (; i < n; i++)
-                tail += x[i] * x[i];
-        float r = 1.0f / __builtin_sqrtf((sum8(a + b) + tail) / (float)n + eps);
-        for (i = 0; i + 8 <= n; i += 8)
-                store_f32(out + i, load_f32(x + i) * r * load_f32(w + i));
-        for (; i < n; i++)
-                out[i] = x[i] * r * w[i];
+                out[i] = (float)((double)x[i] * r * (double)w[i]);
 }
 
 // Usage: moe_product(TYPE): defines product_TYPE(panel, K, acts, nt, acc), for the activations of this kernel (MOE_act); nt is 1

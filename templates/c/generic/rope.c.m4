@@ -1,5 +1,7 @@
 // rope: each head of x [T, HEADS * D] rotated by its token's position. A block: one token.
 m4_include(«prelude.m4»)
+m4_define(«MOE_act», «f32»)m4_dnl
+m4_include(«product.m4»)
 m4_include(«heads.m4»)
 enum { N = MOE_K, HEADS = MOE_heads, D = N / HEADS };
 
