@@ -1,0 +1,88 @@
+m4_define(«moe_kernel», «extern "C" __global__ void __launch_bounds__(MOE_THREADS) MOE_NAME«»(const __grid_constant__ Args a)»)m4_dnl
+m4_define(«moe_arg», «moe_arity(«moe_arg», 1, $#)a.arg[moe_fact(«ARG_$1», «»)]»)m4_dnl
+m4_define(«moe_rows», «m4_ifelse(m4_regexp(MOE_ROWS, «^[0-9]»), 0, «(u32)MOE_ROWS», «a.dim->MOE_ROWS»)»)m4_dnl
+// What every CUDA kernel begins with. No header is included: device.m4 has what is the hardware's, all else is plain C++.
+typedef unsigned char u8;
+typedef signed char i8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef int i32;
+typedef unsigned long long u64;
+struct alignas(16) U4 { u32 x, y, z, w; };
+struct alignas(16) F4 { float x, y, z, w; };
+struct KernelDim { u32 n_tok, n_out, n_seq, n_ctx; };
+struct Route { i32 id; float w; };
+struct Args {
+        void *arg[MOE_NARG]; // in the launch's order
+        const KernelDim *dim;
+};
+enum { THREADS = MOE_THREADS, WARPS = THREADS / 32 };
+#define INF bits_f32(0x7f800000)
+m4_include(«device.m4»)
+
+INLINE float abs1(float a) { return a < 0 ? -a : a; }
+INLINE float max1(float a, float b) { return a > b ? a : b; }
+INLINE float min1(float a, float b) { return a < b ? a : b; }
+
+// The sum over a warp, in each lane, by one fixed tree.
+template <class T> INLINE T warp_sum(T v)
+{
+        for (int m = 16; m; m /= 2)
+                v += shfl_xor(v, m);
+        return v;
+}
+INLINE float warp_max(float v)
+{
+        for (int m = 16; m; m /= 2)
+                v = max1(v, shfl_xor(v, m));
+        return v;
+}
+// N sums over a warp at once, N a power of two: lane l gets that of v[l / (32 / N)].
+template <int N> INLINE float warp_sums(float (&v)[N])
+{
+        int lane = TID % 32;
+#pragma unroll
+        for (int m = 16, n = N; m; m /= 2) {
+                if (n > 1) {
+                        n /= 2;
+#pragma unroll
+                        for (int i = 0; i < N / 2; i++)
+                                if (i < n) {
+                                        float send = lane & m ? v[i] : v[i + n], keep = lane & m ? v[i + n] : v[i];
+                                        v[i] = keep + shfl_xor(send, m);
+                                }
+                } else {
+                        v[0] += shfl_xor(v[0], m);
+                }
+        }
+        return v[0];
+}
+// The sum over a block, in each thread; `at` is the block's own, one a warp.
+INLINE double block_sum(double v, double *at)
+{
+        double s = 0;
+        v = warp_sum(v);
+        barrier();
+        if (TID % 32 == 0)
+                at[TID / 32] = v;
+        barrier();
+        for (int i = 0; i < WARPS; i++)
+                s += at[i];
+        return s;
+}
+
+// e^x to 2 ulp: x = n ln2 + r, a polynomial of degree 6 on |r| <= ln2 / 2 (Cephes' coefficients), scaled by 2^n.
+INLINE float exp1(float x)
+{
+        x = min1(max1(x, -87.3f), 88.3f);
+        i32 i = nearest(x * 1.44269504f);
+        float n = (float)i, r = fma(n, 2.12194440e-4f, fma(n, -0.693359375f, x));
+        float p = 1.9875691500e-4f;
+        p = fma(p, r, 1.3981999507e-3f);
+        p = fma(p, r, 8.3334519073e-3f);
+        p = fma(p, r, 4.1665795894e-2f);
+        p = fma(p, r, 1.6666665459e-1f);
+        p = fma(p, r, 5.0000001201e-1f);
+        p = fma(p, r * r, r) + 1.0f;
+        return p * bits_f32((u32)(i + 127) << 23);
+}

@@ -1,0 +1,22 @@
+// IQ4_NL: blocks of 32. d: f16; codes of 4 bits, placed as in Q4_0, name values of a fixed table (ggml: kvalues_iq4nl):
+// -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
+INLINE void iq4(u32 (&w)[4]) { lookup(w, 0xbfad9881, 0xf6eaddcf, 0x26190d01, 0x71594535); }
+struct IQ4_NL {
+        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 0 };
+        template <int K> struct At { enum { Q = A16(K / 32 * 2), ROW = Q + A16(K / 32 * 16) }; };
+        U4 q;
+        u32 d;
+        template <int K> INLINE_IN void load(const u8 *row, int u)
+        {
+                q = W16(row + At<K>::Q + 16 * u);
+                d = W2(row + 2 * u);
+        }
+        static INLINE_IN int at(int u, int g) { return 2 * u + g; }
+        INLINE_IN void group(int, int g, u32 (&w)[4], float &s, float &m) const
+        {
+                nibbles(q, g, w);
+                iq4(w);
+                s = f16_f32(d);
+                m = 0;
+        }
+};

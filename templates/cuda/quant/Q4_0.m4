@@ -1,0 +1,19 @@
+// Q4_0: blocks of 32. d: f16; codes 0 .. 15 of d * (code - 8), value i in the low nibble of byte i, i + 16 in the high one.
+struct Q4_0 {
+        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1 };
+        template <int K> struct At { enum { Q = A16(K / 32 * 2), ROW = Q + A16(K / 32 * 16) }; };
+        U4 q;
+        u32 d;
+        template <int K> INLINE_IN void load(const u8 *row, int u)
+        {
+                q = W16(row + At<K>::Q + 16 * u);
+                d = W2(row + 2 * u);
+        }
+        static INLINE_IN int at(int u, int g) { return 2 * u + g; }
+        INLINE_IN void group(int, int g, u32 (&w)[4], float &s, float &m) const
+        {
+                nibbles(q, g, w);
+                s = f16_f32(d);
+                m = 8.0f * s;
+        }
+};
