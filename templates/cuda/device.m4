@@ -1,5 +1,6 @@
 // The primitives: all that a kernel needs of the hardware beyond C++, and the only place with PTX or builtins.
 #define INLINE static __device__ __forceinline__
+#define INLINE_IN __device__ __forceinline__
 #define TID ((int)threadIdx.x)
 #define BX blockIdx.x
 #define BY blockIdx.y
@@ -83,13 +84,13 @@ INLINE u32 f32_f16(float f)
 INLINE float bits_f32(u32 b) { return __uint_as_float(b); }
 
 // Rounded as they stand: never joined into a multiply-add.
-INLINE float mul(float a, float b)
+INLINE float mul1(float a, float b)
 {
         float c;
         asm("mul.rn.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
         return c;
 }
-INLINE float fma(float a, float b, float c)
+INLINE float fma1(float a, float b, float c)
 {
         float d;
         asm("fma.rn.f32 %0, %1, %2, %3;" : "=f"(d) : "f"(a), "f"(b), "f"(c));

@@ -76,13 +76,13 @@ INLINE float exp1(float x)
 {
         x = min1(max1(x, -87.3f), 88.3f);
         i32 i = nearest(x * 1.44269504f);
-        float n = (float)i, r = fma(n, 2.12194440e-4f, fma(n, -0.693359375f, x));
+        float n = (float)i, r = fma1(n, 2.12194440e-4f, fma1(n, -0.693359375f, x));
         float p = 1.9875691500e-4f;
-        p = fma(p, r, 1.3981999507e-3f);
-        p = fma(p, r, 8.3334519073e-3f);
-        p = fma(p, r, 4.1665795894e-2f);
-        p = fma(p, r, 1.6666665459e-1f);
-        p = fma(p, r, 5.0000001201e-1f);
-        p = fma(p, r * r, r) + 1.0f;
+        p = fma1(p, r, 1.3981999507e-3f);
+        p = fma1(p, r, 8.3334519073e-3f);
+        p = fma1(p, r, 4.1665795894e-2f);
+        p = fma1(p, r, 1.6666665459e-1f);
+        p = fma1(p, r, 5.0000001201e-1f);
+        p = fma1(p, r * r, r) + 1.0f;
         return p * bits_f32((u32)(i + 127) << 23);
 }

@@ -1,0 +1,32 @@
+// What the fragments in quant/ are made of. A fragment is a struct of the type's name: what a lane holds of UNIT values of a row,
+// 16 bytes of their codes and what scales them.
+//   FLOAT      1: values stand alone: value(i). 0: codes in groups of 16 values
+//   At<K>      where the planes of a row of K values begin in the layout `split`; ROW: bytes of a row
+//   load<K>    unit u of a row
+//   at(u, g)   which group of 16 of the row group g of unit u is
+//   group      its codes as 4 words of 4 signed bytes, s and m: value = s * code - m; MIN 0: m is 0
+// W16 .. W1 load weights; K16 what other lanes load too.
+#define A16(n) (((n) + 15) / 16 * 16)
+INLINE u32 word(const U4 &q, int i) { return i == 0 ? q.x : i == 1 ? q.y : i == 2 ? q.z : q.w; }
+INLINE void nibbles(const U4 &q, int g, u32 (&w)[4])
+{
+        w[0] = q.x >> (4 * g) & 0x0f0f0f0f, w[1] = q.y >> (4 * g) & 0x0f0f0f0f;
+        w[2] = q.z >> (4 * g) & 0x0f0f0f0f, w[3] = q.w >> (4 * g) & 0x0f0f0f0f;
+}
+// Bits 0 .. 15 of h become bit 4 of the 16 codes.
+INLINE void fifth_bits(u32 h, u32 (&w)[4])
+{
+        for (int i = 0; i < 4; i++) {
+                u32 b = h >> (4 * i) & 15;
+                w[i] |= ((b | b << 7 | b << 14 | b << 21) & 0x01010101) << 4;
+        }
+}
+// Each byte (0 .. 15) replaced by that byte of the table t0 t1 t2 t3.
+INLINE void lookup(u32 (&w)[4], u32 t0, u32 t1, u32 t2, u32 t3)
+{
+        for (int i = 0; i < 4; i++) {
+                u32 n = prmt(w[i] | w[i] >> 4, 0, 0x4420); // the four numbers in 16 bits
+                u32 low = prmt(t0, t1, n & 0x7777), high = prmt(t2, t3, n & 0x7777);
+                w[i] = prmt(low, high, 0x3210 | (n & 0x8888) >> 1);
+        }
+}
