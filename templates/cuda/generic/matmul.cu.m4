@@ -8,7 +8,8 @@
 //      H100, Q4_K q8 K 2048, GB/s:     N 5120: ?       N 2048, K 4096: ?       N 151936: ?
 m4_include(«prelude.m4»)
 m4_include(«product.m4»)
-enum { K = MOE_K, NT = MOE_NT, RPW = MOE_RPB / WARPS, RB = RPW % 4 == 0 ? 4 : RPW % 3 == 0 ? 3 : RPW % 2 == 0 ? 2 : 1 };
+enum { K = MOE_K, NT = MOE_NT, RPW = MOE_RPB / WARPS, MOST = NT > 1 && ACT_BYTES_X10 == 40 ? 2 : 4 };
+enum { RB = RPW % 4 == 0 && MOST == 4 ? 4 : RPW % 3 == 0 && MOST == 4 ? 3 : RPW % 2 == 0 ? 2 : 1 };
 enum { PAD = (K + 15) / 16 * 16, CHUNK = CHUNK_OF(PAD, NT, 40960), DEPTH = NT > 1 ? 1 : RB > 2 ? 2 : 4 };
 #define EPS MOE_eps
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_quant(moe_fact(«TYPE_w», I))»)
