@@ -21,9 +21,10 @@ typedef MOE_TYPE_up WU;
 __shared__ moe_acts«»<NT, CHUNK> acts;
 __shared__ double sums[WARPS];
 __shared__ float h[NT][PART];
+__shared__ u32 pair[NT]; // where each result goes; over KTOP: its token
 
-// Rows PART * part .. of expert e for `n` pairs; pair[t] says where each result goes, pair[t] / KTOP is its token.
-INLINE void part_of(const Args &a, u32 T, u32 e, u32 part, const u32 (&pair)[NT], u32 n)
+// Rows PART * part .. of expert e for the first n of the pairs.
+INLINE void part_of(const Args &a, u32 T, u32 e, u32 part, u32 n)
 {
         typedef Sums<RB, NT> S;
         const u8 *wg = (const u8 *)moe_arg(«gate») + (u64)e * F * Row<WG, K>::BYTES, *wu = (const u8 *)moe_arg(«up») + (u64)e * F * Row<WU, K>::BYTES;
@@ -42,13 +43,11 @@ INLINE void part_of(const Args &a, u32 T, u32 e, u32 part, const u32 (&pair)[NT]
                                 barrier();
 #pragma unroll 1
                                 for (u32 t = 0; t < NT; t++) {
-                                        u32 token = 0;
-                                        for (u32 i = 0; i < NT; i++)
-                                                token = i == t ? pair[i] / KTOP : token;
                                         if (t >= n) {
                                                 clear(acts, t);
                                                 continue;
                                         }
+                                        u32 token = pair[t] / KTOP;
 moe_if(moe_made, 1, «                                        const float *x = (const float *)moe_arg(«x») + (u64)token * K;
                                         double r = moe_has(«norm», «norm_of(x, K, EPS, sums)», 0);
                                         fill<K, PAD, 1>(acts, t, x, from, moe_has(«norm», «(const float *)moe_arg(«norm»)», «0»), r);
@@ -81,10 +80,7 @@ moe_if(MOE_out, q8, «        u8 *q = (u8 *)moe_arg(«out0»);
                         v[c] = in ? h[in ? t : 0][at + c] : 0;
                 u32 code = quantize4(v, scale, sum);
                 if (in) {
-                        u32 to = pair[0];
-                        for (int k = 1; k < NT; k++)
-                                to = k == t ? pair[k] : to;
-                        u64 p = (u64)to * F + part * PART + at;
+                        u64 p = (u64)pair[t] * F + part * PART + at;
                         *(u32 *)(q + p) = code;
                         if (i % 4 == 0)
                                 d[p / 16] = scale, s[p / 16] = sum;
@@ -92,11 +88,8 @@ moe_if(MOE_out, q8, «        u8 *q = (u8 *)moe_arg(«out0»);
         }
 », «        for (int i = TID; i < NT * PART; i += THREADS) {
                 int t = i / PART, f = part * PART + i % PART;
-                u32 to = pair[0];
-                for (int k = 1; k < NT; k++)
-                        to = k == t ? pair[k] : to;
                 if (t < (int)n && f < F)
-                        ((float *)moe_arg(«out0»))[(u64)to * F + f] = h[t][i % PART];
+                        ((float *)moe_arg(«out0»))[(u64)pair[t] * F + f] = h[t][i % PART];
         }
         (void)T;
 »)        barrier();
@@ -106,17 +99,17 @@ moe_kernel
 {
         pdl_wait();
         u32 T = a.dim->n_tok;
-        u32 pair[NT];
 moe_has(«order», «        const u32 *off = (const u32 *)moe_arg(«order»), *pairs = off + E + 1;
         u32 e = BY, end = off[e + 1];
 #pragma unroll 1
         for (u32 i = off[e]; i < end; i += NT) {
-                for (u32 t = 0; t < NT; t++)
-                        pair[t] = i + t < end ? pairs[i + t] : 0;
-                part_of(a, T, e, BX, pair, end - i < NT ? end - i : NT);
+                if (TID < NT)
+                        pair[TID] = i + TID < end ? pairs[i + TID] : 0;
+                part_of(a, T, e, BX, end - i < NT ? end - i : NT);
         }
 », «        if (BZ >= T)
                 return;
-        pair[0] = BZ * KTOP + BY;
-        part_of(a, T, (u32)((const Route *)moe_arg(«route»))[pair[0]].id, BX, pair, 1);
+        if (TID == 0)
+                pair[0] = BZ * KTOP + BY;
+        part_of(a, T, (u32)((const Route *)moe_arg(«route»))[BZ * KTOP + BY].id, BX, 1);
 »)}

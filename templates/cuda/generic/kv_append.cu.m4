@@ -1,0 +1,29 @@
+// kv_append: keys (normed, rotated) and values of every token into the cache, at the token's sequence and position.
+//
+// k f32 [T, KVH * DK]; v f32 [T, KVH * DV]; planes [n_seq, KVH, n_ctx, DK] and [.., DV]. A block: one head of one token.
+// 128 threads. Grid: T, KVH.
+m4_include(«prelude.m4»)
+m4_include(«heads.m4»)
+enum { KVH = MOE_KVH, DK = MOE_DK, DV = MOE_DV };
+moe_cache_row(«Key», MOE_KTYPE)
+moe_has(«v», «moe_cache_row(«Value», MOE_VTYPE)», «»)
+__shared__ float key[DK];
+
+moe_kernel
+{
+        pdl_wait();
+        u32 t = BX;
+        if (t >= a.dim->n_tok)
+                return;
+        i32 pos = ((const i32 *)moe_arg(«pos»))[t], seq = ((const i32 *)moe_arg(«seq»))[t];
+        u64 row = ((u64)(u32)seq * KVH + BY) * a.dim->n_ctx + (u32)pos;
+        moe_if(MOE_HALF, 0, «», «rope_table(pos, moe_has(«freqs», «(const float *)moe_arg(«freqs»)», «0»));
+        barrier();»)
+        if (TID < 32) {
+                place_head((const float *)moe_arg(«k») + ((u64)t * KVH + BY) * DK, key, DK, moe_has(«norm», «(const float *)moe_arg(«norm»)», «0»), MOE_eps);
+                for (int i = TID; i < DK; i += 32)
+                        Key::put((u8 *)moe_arg(«kv») + row * DK * Key::SIZE, i, key[i]);
+        }
+        moe_has(«v», «for (int i = TID; i < DV; i += THREADS)
+                Value::put((u8 *)moe_arg(«kvv») + row * DV * Value::SIZE, i, ((const float *)moe_arg(«v»))[((u64)t * KVH + BY) * DV + i]);», «»)
+}

@@ -1,0 +1,148 @@
+// route: each token's k experts and their weights, from logits x [T, E], or from norm(x) [T, K] times w [E, K].
+//
+// out Route [T, KTOP]. Among equal scores the lowest index wins; NaN is below every number. SPLIT blocks share a token's
+// product, a warp a row; the block that ends last has the logits from memory of this module and chooses: an expert's place is
+// how many are above it. 256 threads. Grid: T, SPLIT.
+//
+//      H100, E 128, K 2048, microseconds: ?
+m4_include(«prelude.m4»)
+m4_define(«MOE_act», «f32»)m4_dnl
+m4_include(«product.m4»)
+enum { E = MOE_E, KTOP = MOE_k, GROUPS = MOE_groups, GROUPS_K = MOE_groups_k, SPLIT = MOE_SPLIT };
+__shared__ float z[E], s[E], c[E], w[KTOP];
+__shared__ double sums[WARPS];
+__shared__ u32 ended;
+moe_has(«w», «moe_quant(MOE_TYPE_w)
+typedef MOE_TYPE_w W;
+enum { K = MOE_K, PAD = (K + 15) / 16 * 16, CHUNK = CHUNK_OF(PAD, 1, 36864), ROWS = (E + SPLIT - 1) / SPLIT, DEPTH = 8 };
+__shared__ ActsF32<1, CHUNK> acts;
+__device__ float logits[MOE_MAXTOK][E];
+__device__ u32 count[MOE_MAXTOK];
+
+// This block's logits; whether all of the token's are there now, in z.
+INLINE bool product_of(const Args &a, u32 t)
+{
+        for (int i = TID / 32; i < (ROWS + WARPS - 1) / WARPS * WARPS; i += WARPS) {
+                int row = (int)BY * ROWS + i;
+                bool in = i < ROWS && row < E;
+                float acc[1][1] = {};
+                Flight<W, K, 1, DEPTH> f;
+                if (i < WARPS)
+                        f.load((const u8 *)moe_arg(«w»), row, E, 0, Row<W, K>::UNITS < CHUNK / W::UNIT ? Row<W, K>::UNITS : CHUNK / W::UNIT);
+                if (i < WARPS)
+                        pdl_wait();
+                if (t >= a.dim->n_tok)
+                        return false;
+#pragma unroll 1
+                for (int from = 0; from < K; from += CHUNK) {
+                        if (K > CHUNK || i < WARPS) {
+                                const float *x = (const float *)moe_arg(«x») + (u64)t * K;
+                                double r = moe_has(«norm», «norm_of(x, K, MOE_eps, sums)», 0);
+                                barrier();
+                                fill<K, PAD, 1>(acts, 0, x, from, moe_has(«norm», «(const float *)moe_arg(«norm»)», «0»), r);
+                                barrier();
+                        }
+                        product(f, i < WARPS && from == 0, (const u8 *)moe_arg(«w»), row, E, from, acts, acc);
+                }
+                float y = warp_sum(acc[0][0]);
+                if (TID % 32 == 0 && in)
+                        (SPLIT == 1 ? z : logits[t])[row] = y;
+        }
+        if (SPLIT > 1) {
+                publish();
+                barrier();
+                if (TID == 0)
+                        ended = atomic_inc(&count[t]) + 1;
+                barrier();
+                if (ended != SPLIT)
+                        return false;
+                publish();
+                if (TID == 0)
+                        count[t] = 0;
+                for (int i = TID; i < E; i += THREADS)
+                        z[i] = load_far(&logits[t][i]);
+        }
+        return true;
+}
+», «»)
+INLINE bool above(float p, float q) { return p > q || (q != q && p == p); }
+
+// s = softmax(z) over n, by the first warp.
+INLINE void softmax(const float *from, float *to, int n)
+{
+        float top = -INF, all = 0;
+        for (int i = TID; i < n; i += 32)
+                top = max1(top, from[i]);
+        top = warp_max(top);
+        for (int i = TID; i < n; i += 32)
+                all += exp1(from[i] - top);
+        all = warp_sum(all);
+        for (int i = TID; i < n; i += 32)
+                to[i] = exp1(from[i] - top) / all;
+        warp_barrier();
+}
+
+moe_kernel
+{
+        u32 t = BX;
+moe_has(«w», «        if (!product_of(a, t))
+                return;
+», «        pdl_wait();
+        if (t >= a.dim->n_tok)
+                return;
+        for (int i = TID; i < E; i += THREADS)
+                z[i] = ((const float *)moe_arg(«x»))[(u64)t * E + i];
+»)        barrier();
+m4_ifelse(MOE_gate, softmax, «        if (TID < 32)
+                softmax(z, s, E);
+», MOE_gate, sigmoid, «        for (int i = TID; i < E; i += THREADS)
+                s[i] = 1.0f / (1.0f + exp1(-z[i]));
+», «        for (int i = TID; i < E; i += THREADS)
+                s[i] = z[i];
+»)        barrier();
+        // Scores grow with the logits, so without a bias these say the order, free of rounding.
+        for (int i = TID; i < E; i += THREADS)
+                c[i] = moe_has(«bias», «s[i] + ((const float *)moe_arg(«bias»))[i]», «m4_ifelse(m4_eval(MOE_groups > 1), 1, «s[i]», «z[i]»)»);
+        barrier();
+m4_ifelse(m4_eval(MOE_groups > 1), 1, «        // Only the best groups' experts stay: by the sum of a group's two best.
+        __shared__ float best[GROUPS];
+        for (int g = TID; g < GROUPS; g += THREADS) {
+                float one = -INF, two = -INF;
+                for (int i = g * (E / GROUPS); i < (g + 1) * (E / GROUPS); i++)
+                        if (c[i] > one)
+                                two = one, one = c[i];
+                        else if (c[i] > two)
+                                two = c[i];
+                best[g] = E / GROUPS > 1 ? one + two : one;
+        }
+        barrier();
+        for (int i = TID; i < E; i += THREADS) {
+                int rank = 0, g = i / (E / GROUPS);
+                for (int o = 0; o < GROUPS; o++)
+                        rank += best[o] > best[g] || (best[o] == best[g] && o < g);
+                if (rank >= GROUPS_K)
+                        c[i] = -INF;
+        }
+        barrier();
+»)        Route *to = (Route *)moe_arg(«out0») + (u64)t * KTOP;
+        for (int i = TID; i < E; i += THREADS) {
+                int rank = 0;
+                float mine = c[i];
+                for (int o = 0; o < E; o++)
+                        rank += above(c[o], mine) || (o < i && !above(mine, c[o]));
+                if (rank < KTOP) {
+                        to[rank].id = i;
+                        w[rank] = s[i];
+                }
+        }
+        barrier();
+        if (TID < 32) {
+                moe_if(MOE_gate, softmax_k, «softmax(w, w, KTOP);», «»)
+                float sum = 0;
+                for (int n = 0; n < KTOP; n++)
+                        sum += w[n];
+                for (int n = TID; n < KTOP; n += 32)
+                        to[n].w = w[n] moe_if(MOE_renorm, 1, «/ sum», «») * (float)MOE_wscale;
+                (void)sum;
+        }
+}
