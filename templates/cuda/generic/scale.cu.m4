@@ -1,0 +1,4 @@
+// scale: by * x, f32 [T, N].
+m4_include(«prelude.m4»)
+m4_include(«elementwise.m4»)
+moe_elementwise(«x * (float)MOE_by»)
