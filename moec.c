@@ -1,10 +1,12 @@
 /* moec.h's compiler half: opening files, and every stage from a GGUF to a plan, in order, in stages_plan. */
 #include "moec_front.h"
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "codegen/m4.h"
 #include "frontend/lua.h"
+#include "runtime/driver.h"
 #include "runtime/isa.h"
 
 /* ---- options ---- */
@@ -30,14 +32,79 @@ static Dtype cache_type(const char *word, const char *flag)
         return D_f32;
 }
 
-static const char *target_of(const moec_options *opt)
+/* ---- targets ---- */
+
+static NvrtcPaths nvrtc_paths(void)
 {
-        const char *t = opt->target ? opt->target : "auto";
-        if (!strcmp(t, "auto") || !strcmp(t, "cpu"))
-                return "cpu";
-        if (!strncmp(t, "cuda", 4))
-                err(MOEC_NO_DEVICE, "target %s: this build has no CUDA target; use --target cpu", t);
-        err(MOEC_USAGE, "target %s: there are auto, cpu and eval", t);
+        return (NvrtcPaths){getenv("MOEC_NVRTC"), getenv("CONDA_PREFIX"), getenv("CUDA_HOME"), getenv("CUDA_PATH")};
+}
+
+static moec_status device_arch(Arena *a, const char **arch, moec_error *e)
+{
+        Driver *d;
+        Device dev;
+        moec_status st = driver_open(NULL, &d, e);
+        if (st == MOEC_OK)
+                st = driver_device(d, 0, &dev, e);
+        driver_close(d);
+        if (st == MOEC_OK)
+                *arch = arena_fmt(a, "sm_%u%u%s", dev.major, dev.minor, dev.major >= 9 ? "a" : "");
+        return st;
+}
+
+/* cuda where there is a device and a way to compile for it, or a plan that is compiled already. */
+static void choose(Stages *s, bool compiled)
+{
+        const char **arch = NEWN(s->arena, const char *, 1);
+        NvrtcPaths paths = nvrtc_paths();
+        moec_error e;
+        Nvrtc *n;
+        s->target = TARGET_cpu;
+        if (device_arch(s->arena, arch, &e) != MOEC_OK)
+                s->why = "no CUDA device";
+        else if (!compiled && nvrtc_open(s->arena, &paths, &n, &e) != MOEC_OK)
+                s->why = "no NVRTC for the device";
+        else {
+                s->target = TARGET_cuda;
+                s->arch = arch;
+                s->n_arch = 1;
+                s->device_arch = true;
+                s->why = "a CUDA device is there";
+        }
+}
+
+static void target_of(Stages *s, bool compiled)
+{
+        const char *t = s->opt->target ? s->opt->target : "auto";
+        moec_error e;
+        s->why = "";
+        s->target = TARGET_cpu;
+        if (!strcmp(t, "cpu"))
+                return;
+        if (!strcmp(t, "auto")) {
+                choose(s, compiled);
+                return;
+        }
+        if (strncmp(t, "cuda", 4) != 0 || (t[4] && t[4] != ':'))
+                err(MOEC_USAGE, "target %s: there are auto, cpu, cuda, cuda:ARCH (such as cuda:sm_90a) and eval", t);
+        s->target = TARGET_cuda;
+        if (t[4]) {
+                s->arch = nvrtc_archs(s->arena, t + 5, &s->n_arch);
+                return;
+        }
+        s->arch = NEWN(s->arena, const char *, 1);
+        s->n_arch = 1;
+        s->device_arch = true;
+        if (device_arch(s->arena, s->arch, &e) != MOEC_OK)
+                err(e.status, "%.800s. To compile for another machine's device, name it: --target cuda:sm_90a", e.msg);
+}
+
+static const char *archs_of(const Stages *s)
+{
+        const char *list = "";
+        for (u32 i = 0; i < s->n_arch; i++)
+                list = arena_fmt(s->arena, "%s%s%s", list, i ? "," : "", s->arch[i]);
+        return list;
 }
 
 /* ---- stages ---- */
@@ -66,12 +133,20 @@ static const Tab *lua_table(Stages *s, const char *name)
         return lua_config(s->arena, f.name, f.text, f.len);
 }
 
-void stages_open(Stages *s, Arena *a, const Front *f, const moec_options *opt, const char *def_march)
+static const char *const target_name[N_TARGET] = {
+#define T(name) #name,
+        TARGETS(T)
+#undef T
+};
+
+/* compiled: for a plan that is there already. */
+static void open_for(Stages *s, Arena *a, const Front *f, const moec_options *opt, const char *def_march, bool compiled)
 {
-        const char *target = target_of(opt);
-        *s = (Stages){.arena = a, .front = f, .opt = opt, .march = march_of(opt, def_march)};
+        *s = (Stages){.arena = a, .front = f, .opt = opt, .march = march_of(opt, def_march), .cache = s->cache};
         if (f->model.why.status)
                 err_rethrow(&f->model.why);
+        target_of(s, compiled);
+        const char *target = target_name[s->target];
         s->pipeline = pipeline_read(a, lua_table(s, "pipeline.lua"), target);
         s->in.tune = tab_tab(lua_table(s, "tune.lua"), target);
         if (s->pipeline->n_phase > MAX_PHASE)
@@ -86,6 +161,11 @@ void stages_open(Stages *s, Arena *a, const Front *f, const moec_options *opt, c
                 st->max_out = p->max_out ? p->max_out : (u32)MIN(batch, MAX(16, (64u << 20) / (4 * vocab)));
                 st->max_out = MIN(st->max_out, st->max_tok);
         }
+}
+
+void stages_open(Stages *s, Arena *a, const Front *f, const moec_options *opt, const char *def_march)
+{
+        open_for(s, a, f, opt, def_march, false);
 }
 
 void stage_run(Stages *s, Stage *st, AfterPass *after, void *user)
@@ -128,13 +208,17 @@ static void in_meta(Stages *s)
 {
         const Model *m = &s->front->model;
         const ModelInfo *i = &m->info;
-        char *isa = NEWN(s->arena, char, ISA_MAX);
-        if (!strcmp(s->march, "native"))
-                isa_native(isa);
+        char *native = NEWN(s->arena, char, ISA_MAX);
+        const char *isa = s->target == TARGET_cuda ? archs_of(s) : s->march;
+        if (s->target == TARGET_cpu && !strcmp(s->march, "native")) {
+                isa_native(native);
+                isa = native;
+        }
+        s->in.kind = s->target;
         s->in.arch = m->arch;
         s->in.name = m->name;
         s->in.target = s->pipeline->target;
-        s->in.isa = *isa ? isa : s->march;
+        s->in.isa = isa;
         s->in.compiler = "moec " MOEC_VERSION;
         s->in.embed = s->embed;
         s->in.meta = (PlanMeta){.act = s->opt->act,
@@ -165,29 +249,65 @@ void stages_select(Stages *s)
         s->emit = emit_new(s->arena, &s->in);
 }
 
-CcOpt stages_cc(const Stages *s)
+static BuildOpt build_opt(const Stages *s)
 {
         const moec_options *o = s->opt;
-        return (CcOpt){o->templates, o->keep, s->march, o->threads > 0 ? o->threads : (int)pool_processors(), s->cache, o->progress, o->user};
+        return (BuildOpt){o->templates, o->keep, o->threads > 0 ? o->threads : (int)pool_processors(), s->cache, o->progress, o->user};
+}
+
+void stages_sources(Stages *s, Key *const key[], u32 n, const char **source)
+{
+        BuildOpt o = build_opt(s);
+        if (s->target == TARGET_cuda)
+                nvrtc_sources(s->arena, key, n, s->arch[0], &o, source);
+        else
+                cc_sources(s->arena, key, n, s->march, &o, source);
+}
+
+static Nvrtc *open_nvrtc(Stages *s)
+{
+        NvrtcPaths paths = nvrtc_paths();
+        moec_error e;
+        Nvrtc *n;
+        if (nvrtc_open(s->arena, &paths, &n, &e) != MOEC_OK)
+                err_rethrow(&e);
+        if (s->device_arch && nvrtc_knows(n, s->arch[0], &e) != MOEC_OK)
+                s->arch[0] = nvrtc_newest(n, s->arena);
+        return n;
+}
+
+/* Templates to code. Returns the number of images. */
+static u32 build(Stages *s, Key *const key[], u32 n, Image **image, const char **source)
+{
+        BuildOpt o = build_opt(s);
+        u32 n_image = s->target == TARGET_cuda ? n * s->n_arch : 1;
+        *image = NEWN(s->arena, Image, n_image);
+        if (s->target == TARGET_cuda)
+                nvrtc_build(s->arena, key, n, open_nvrtc(s), s->arch, s->n_arch, &o, *image, source);
+        else
+                cc_build(s->arena, key, n, s->march, &o, *image, source);
+        s->code_bytes = 0;
+        for (u32 i = 0; i < n_image; i++)
+                s->code_bytes += (*image)[i].bytes;
+        return n_image;
 }
 
 /* The compiler, front to back. */
 void stages_plan(Stages *s, Buf *out)
 {
         Key *const *key;
-        Buf so = {0}, token = {0};
-        stages_select(s);                               /* graph, passes, Keys */
+        Image *image;
+        Buf token = {0};
+        stages_select(s);                                         /* graph, passes, Keys */
         u32 n = emit_keys(s->emit, &key);
         const char **source = NEWN(s->arena, const char *, n);
-        CcOpt cc = stages_cc(s);
-        cc_build(s->arena, key, n, &cc, &so, source);   /* templates to C to a shared object */
-        s->code_bytes = so.len;
+        u32 n_image = build(s, key, n, &image, source);           /* templates to C or CUDA C to machine code */
         if (model_token(&s->front->model, &token)) {
                 s->in.token = arena_copy(s->arena, token.p, token.len);
                 s->in.n_token = token.len;
         }
-        emit_plan(s->emit, &so, source, out);           /* the plan */
-        buf_free(&so);
+        s->in.isa = s->target == TARGET_cuda ? archs_of(s) : s->in.isa;
+        emit_plan(s->emit, image, n_image, s->n_arch, source, out); /* the plan */
         buf_free(&token);
 }
 
@@ -204,12 +324,12 @@ static const char *plan_text(Stages *s)
                 Embed f = lua_file(s, file[i]);
                 h = hash_mix(h, f.text, f.len);
         }
-        if (!strcmp(s->march, "native"))
+        if (s->target == TARGET_cpu && !strcmp(s->march, "native"))
                 isa_native(isa);
         return arena_fmt(s->arena,
                 "moec: %s, plan %d\nmodel: %s %s\ntarget: %s %s %s\nact: %s\nkv: %s %s\nbatch: %d\ndebug: %d\ntemplates: %s\nlua: %s\n",
                 MOEC_VERSION, PLAN_VERSION, s->front->model.arch, hash_hex(gguf_hash(s->front->model.gguf), model), s->pipeline->target,
-                s->march, isa, o->act == MOEC_ACT_F32 ? "f32" : "q8", o->ctk ? o->ctk : "f16", o->ctv ? o->ctv : "f16",
+                s->target == TARGET_cuda ? archs_of(s) : s->march, isa, o->act == MOEC_ACT_F32 ? "f32" : "q8", o->ctk ? o->ctk : "f16", o->ctv ? o->ctv : "f16",
                 o->n_batch > 0 ? o->n_batch : DEFAULT_BATCH, o->debug, hash_hex(m4_templates_hash(s->arena, o->templates), templates),
                 hash_hex(h, lua));
 }
@@ -229,22 +349,35 @@ moec_status plan_own(const Buf *b, Plan **plan, moec_error *e)
         return st;
 }
 
-static void make_or_get(Stages *s, Plan **plan, bool *from_cache)
+static void open_cache(Stages *s)
 {
         moec_error e = {0};
-        CacheHit hit;
-        if (cache_open(front_cache_dir(s->arena, s->opt), &s->cache, &e) != MOEC_OK)
+        if (!s->cache && cache_open(front_cache_dir(s->arena, s->opt), &s->cache, &e) != MOEC_OK)
                 err_rethrow(&e);
-        const char *text = plan_text(s);
-        Hash key = hash_bytes(text, strlen(text));
-        *from_cache = !s->opt->keep && cache_get(s->cache, key, "plan", &hit);
-        if (*from_cache && plan_view(hit.data, hit.bytes, plan, NULL) == MOEC_OK) {
-                (*plan)->map = hit.map;
-                return;
-        }
-        if (*from_cache)
+}
+
+static bool get_plan(Stages *s, Hash key, Plan **plan)
+{
+        CacheHit hit;
+        if (s->opt->keep || !cache_get(s->cache, key, "plan", &hit))
+                return false;
+        if (plan_view(hit.data, hit.bytes, plan, NULL) != MOEC_OK) {
                 map_close(&hit.map);
-        *from_cache = false;
+                return false;
+        }
+        (*plan)->map = hit.map;
+        return true;
+}
+
+static Hash plan_key(Stages *s, const char **text)
+{
+        *text = plan_text(s);
+        return hash_bytes(*text, strlen(*text));
+}
+
+static void make(Stages *s, Hash key, const char *text, Plan **plan)
+{
+        moec_error e = {0};
         Buf b = {0};
         stages_plan(s, &b);
         cache_put(s->cache, key, "plan", text, b.p, b.len, NULL);
@@ -254,15 +387,35 @@ static void make_or_get(Stages *s, Plan **plan, bool *from_cache)
                 err_rethrow(&e);
 }
 
-moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache, moec_error *e)
+/* Where `auto` has the choice, a plan that is compiled already decides as a compiler would. */
+static void make_or_get(Stages *s, const Front *f, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache)
+{
+        const char *text;
+        for (int compiled = 1; compiled >= 0; compiled--) {
+                open_for(s, s->arena, f, opt, def_march, compiled);
+                open_cache(s);
+                Hash key = plan_key(s, &text);
+                *from_cache = get_plan(s, key, plan);
+                if (*from_cache)
+                        return;
+                if (!compiled || s->target == TARGET_cpu || !*s->why) {
+                        make(s, key, text, plan);
+                        return;
+                }
+        }
+}
+
+moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache,
+        char why[PLAN_WHY], moec_error *e)
 {
         Arena *a = arena_new();
         Stages *s = NEW(a, Stages);
         moec_status st = MOEC_OK;
         Trap t;
+        s->arena = a;
         if (TRAP(&t) == 0) {
-                stages_open(s, a, m->front, opt, def_march);
-                make_or_get(s, plan, from_cache);
+                make_or_get(s, m->front, opt, def_march, plan, from_cache);
+                snprintf(why, PLAN_WHY, "%s", s->why);
                 trap_pop(&t);
         } else {
                 if (e)
@@ -274,9 +427,9 @@ moec_status front_plan(const moec_model *m, const moec_options *opt, const char 
         return st;
 }
 
-static moec_status make_plan(const moec_model *m, const moec_options *opt, Plan **plan, bool *from_cache, moec_error *e)
+static moec_status make_plan(const moec_model *m, const moec_options *opt, Plan **plan, bool *from_cache, char why[PLAN_WHY], moec_error *e)
 {
-        return front_plan(m, opt, "native", plan, from_cache, e);
+        return front_plan(m, opt, "native", plan, from_cache, why, e);
 }
 
 /* ---- opening ---- */

@@ -91,12 +91,13 @@ static Hash put_weight(Stages *s, Out *o, const EmitWeight *w, Hash h, Buf *room
         u64 rows, n = pieces(w->weight, &rows), bytes = w->bytes / n, from = w->tensor->bytes / n;
         for (u64 i = 0; i < n; i++) {
                 const u8 *p = src + i * from;
-                if (w->weight->layout == LAYOUT_panel) {
+                if (w->weight->layout != LAYOUT_rows) {
                         if (room->cap < bytes) {
                                 room->p = xrealloc(room->p, bytes);
                                 room->cap = bytes;
                         }
-                        pack_panel(w->weight->type, p, (u8 *)room->p, rows, w->weight->dim[w->weight->rank - 1]);
+                        (w->weight->layout == LAYOUT_panel ? pack_panel : pack_split)(
+                                w->weight->type, p, (u8 *)room->p, rows, w->weight->dim[w->weight->rank - 1]);
                         p = (u8 *)room->p;
                 }
                 h = hash_mix(h, p, bytes);

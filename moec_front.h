@@ -3,6 +3,7 @@
 #define MOEC_FRONT_H
 #include "codegen/cc.h"
 #include "codegen/emit.h"
+#include "codegen/nvrtc.h"
 #include "frontend/model.h"
 #include "passes/passes.h"
 #include "runtime/api.h"
@@ -28,7 +29,12 @@ typedef struct Stages {
         Arena *arena;
         const Front *front;
         const moec_options *opt;
-        const char *march;
+        Target target;
+        const char *march;     /* cpu */
+        const char **arch;     /* cuda: what to compile for */
+        u32 n_arch;
+        bool device_arch;      /* the one is this machine's device's */
+        const char *why;       /* what `auto` chose, in a few words; "" where the target was asked for by name */
         Cache *cache;
         Pipeline *pipeline;
         Stage stage[MAX_PHASE];
@@ -36,7 +42,7 @@ typedef struct Stages {
         bool embed;
         EmitIn in;
         Emit *emit;
-        u64 code_bytes; /* of the shared object, after stages_plan */
+        u64 code_bytes; /* of all images, after stages_plan */
 } Stages;
 
 /* err() from here on: call inside a Trap. march: what opt asks for, or def. */
@@ -44,11 +50,13 @@ void stages_open(Stages *s, Arena *a, const Front *f, const moec_options *opt, c
 /* Builds a phase's graph and runs its passes; after (NULL: nobody) is told after each. */
 void stage_run(Stages *s, Stage *st, AfterPass *after, void *user);
 void stages_select(Stages *s);                 /* all phases, then their kernels: s->emit */
-CcOpt stages_cc(const Stages *s);
+/* The expanded sources of all kernels; for cuda, those of the first architecture. */
+void stages_sources(Stages *s, Key *const key[], u32 n, const char **source);
 void stages_plan(Stages *s, Buf *out);         /* the whole way: the plan appended to out */
 
 /* The plan of opt, from the cache or made. cache may be NULL. */
-moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache, moec_error *e);
+moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache,
+        char why[PLAN_WHY], moec_error *e);
 
 moec_status plan_own(const Buf *b, Plan **plan, moec_error *e); /* a plan in memory of its own */
 

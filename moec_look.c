@@ -156,9 +156,8 @@ static void dump_kernels(const Dump *d, Stages *s, u32 phase, Buf *out)
         stages_select(s);
         u32 n = emit_keys(s->emit, &key), uses;
         const char **source = NEWN(s->arena, const char *, n);
-        CcOpt cc = stages_cc(s);
         if (sources)
-                cc_sources(s->arena, key, n, &cc, source);
+                stages_sources(s, key, n, source);
         for (u32 i = 0; i < n; i++) {
                 if (!key_shown(s, phase, key[i], d->layer, &uses))
                         continue;

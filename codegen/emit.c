@@ -8,7 +8,8 @@ struct Emit {
         Sel **sel;  /* [phase][node] */
         u32 **kern; /* [phase][node]: index into key */
         Key **key;
-        u32 n_key, cap_key;
+        u32 *threads; /* by key */
+        u32 n_key, cap_key, cap_threads;
         EmitWeight *weight; /* in the plan's order */
         u64 wdata;
         u32 n_weight, cap_weight;
@@ -17,7 +18,7 @@ struct Emit {
 
 /* ---- selecting ---- */
 
-static u32 key_index(Emit *m, Key *k)
+static u32 key_index(Emit *m, Key *k, u32 threads)
 {
         for (u32 i = 0; i < m->n_key; i++)
                 if (!strcmp(m->key[i]->text, k->text))
@@ -26,7 +27,9 @@ static u32 key_index(Emit *m, Key *k)
                 if (!strcmp(m->key[i]->name, k->name))
                         die("two kernels are called %s", k->name);
         GROW(m->arena, m->key, m->n_key, m->cap_key);
+        GROW(m->arena, m->threads, m->n_key, m->cap_threads);
         m->key[m->n_key] = k;
+        m->threads[m->n_key] = threads;
         return m->n_key++;
 }
 
@@ -42,8 +45,8 @@ Emit *emit_new(Arena *a, const EmitIn *in)
                 m->sel[p] = NEWN(a, Sel, g->n_node);
                 m->kern[p] = NEWN(a, u32, g->n_node);
                 for (u32 i = 0; i < g->n_node; i++)
-                        if (select_node(a, g, i, in->tune, &m->sel[p][i]))
-                                m->kern[p][i] = key_index(m, m->sel[p][i].key);
+                        if (select_node(a, g, i, in->kind, in->tune, &m->sel[p][i]))
+                                m->kern[p][i] = key_index(m, m->sel[p][i].key, m->sel[p][i].threads);
         }
         return m;
 }
@@ -71,12 +74,10 @@ static const EmitTensor *tensor_find(const EmitIn *in, const char *name)
 
 static u64 weight_bytes(const Weight *w)
 {
-        u64 rows = 1, cols = w->dim[w->rank - 1], outer = 1;
-        for (u32 i = 0; i + 1 < w->rank; i++)
-                *(i + 2 == w->rank ? &rows : &outer) *= w->dim[i];
-        if (w->layout == LAYOUT_panel)
-                rows = (rows + 7) / 8 * 8;
-        return outer * rows * (cols / wtype_info[w->type].per * wtype_info[w->type].bytes);
+        u64 bytes = plan_weight_bytes((u32)w->type, (u32)w->layout, w->rank, w->dim);
+        if (!bytes)
+                err(MOEC_UNSUPPORTED, "weight %s: no such layout of these dimensions", w->tensor);
+        return bytes;
 }
 
 static u32 weight_index(Emit *m, const Weight *w)
@@ -148,7 +149,7 @@ static void count_bytes(PlanLaunch *l, const Graph *g, const Node *n, const Sel 
                 if (s->arg[i].kind == PLAN_W)
                         add_weight(l, g, n, &g->weight[ref_idx(r)]);
                 else if (s->arg[i].kind == PLAN_BUF)
-                        l->bytes_tok += value_bytes(g, ref_idx(r), TARGET_cpu) / MAX(g->max[DIM_n_tok], 1);
+                        l->bytes_tok += value_bytes(g, ref_idx(r)) / MAX(g->max[DIM_n_tok], 1);
         }
         if (n->op == OP_attend) {
                 const State *st = &g->state[ref_idx(ref_state(g, in_get(n, S_kv)))];
@@ -218,10 +219,13 @@ static u64 put_phases(Emit *m)
 
 /* ---- the rest ---- */
 
-static void put_kernels(Emit *m, const char *const source[])
+static void put_kernels(Emit *m, u32 each, const char *const source[])
 {
         for (u32 i = 0; i < m->n_key; i++) {
-                PlanKernel k = {.name = plan_add_str(&m->w, m->key[i]->name), .key = plan_add_str(&m->w, m->key[i]->text), .threads = 1};
+                PlanKernel k = {.name = plan_add_str(&m->w, m->key[i]->name),
+                        .key = plan_add_str(&m->w, m->key[i]->text),
+                        .image = i * each,
+                        .threads = m->threads[i]};
                 k.source = m->w.section[PLAN_SOURCE].len;
                 k.source_bytes = strlen(source[i]);
                 buf_add(&m->w.section[PLAN_SOURCE], source[i], k.source_bytes);
@@ -229,17 +233,22 @@ static void put_kernels(Emit *m, const char *const source[])
         }
 }
 
-static void put_code(Emit *m, const Buf *code)
+static void put_code(Emit *m, const Image *image, u32 n)
 {
-        u64 count = 1;
-        PlanImage image = {.arch = plan_add_str(&m->w, "so"), .kind = PLAN_SO, .bytes = code->len};
-        image.offset = (sizeof count + sizeof image + 63) / 64 * 64;
+        u64 count = n, at = sizeof count + n * sizeof(PlanImage);
         Buf *b = &m->w.section[PLAN_CODE];
         buf_add(b, &count, sizeof count);
-        buf_add(b, &image, sizeof image);
-        while (b->len < image.offset)
-                buf_char(b, 0);
-        buf_add(b, code->p, code->len);
+        for (u32 i = 0; i < n; i++) {
+                at = (at + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
+                PlanImage p = {plan_add_str(&m->w, image[i].arch), image[i].kind, at, image[i].bytes};
+                buf_add(b, &p, sizeof p);
+                at += image[i].bytes;
+        }
+        for (u32 i = 0; i < n; i++) {
+                while (b->len % PLAN_ALIGN)
+                        buf_char(b, 0);
+                buf_add(b, image[i].p, image[i].bytes);
+        }
 }
 
 static void put_meta(Emit *m, u64 arena)
@@ -272,12 +281,12 @@ u32 emit_weights(const Emit *m, const EmitWeight **w)
         return m->n_weight;
 }
 
-void emit_plan(Emit *m, const Buf *code, const char *const source[], Buf *out)
+void emit_plan(Emit *m, const Image *image, u32 n_image, u32 each, const char *const source[], Buf *out)
 {
         put_states(m);
         u64 arena = put_phases(m);
-        put_kernels(m, source);
-        put_code(m, code);
+        put_kernels(m, each, source);
+        put_code(m, image, n_image);
         put_meta(m, arena);
         plan_finish(&m->w, out);
         plan_writer_free(&m->w);

@@ -1,6 +1,7 @@
 /* From the final graphs of a model's phases to a plan. */
 #ifndef MOEC_EMIT_H
 #define MOEC_EMIT_H
+#include "codegen/jobs.h"
 #include "codegen/select.h"
 #include "frontend/tab.h"
 
@@ -19,6 +20,7 @@ typedef struct EmitTensor {
 typedef struct EmitIn {
         const EmitPhase *phase; /* in the order in which the runtime tries them */
         u32 n_phase;
+        Target kind;
         const Tab *tune;
         PlanMeta meta; /* what the caller knows; strings below */
         const char *arch, *name, *target, *isa, *compiler;
@@ -46,7 +48,8 @@ typedef struct EmitWeight {
 } EmitWeight;
 u32 emit_weights(const Emit *m, const EmitWeight **w); /* after emit_plan */
 
-/* code: the shared object; source[i]: of key i, kept in the plan. Appends the plan to out. */
-void emit_plan(Emit *m, const Buf *code, const char *const source[], Buf *out);
+/* image[n_image]: kernel i's begin at each * i (0: all kernels are in one). source[i]: of key i, kept in the plan. Appends the plan
+ * to out. */
+void emit_plan(Emit *m, const Image *image, u32 n_image, u32 each, const char *const source[], Buf *out);
 
 #endif

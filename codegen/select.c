@@ -1,32 +1,23 @@
-#include "codegen/select.h"
+#include "codegen/select_part.h"
 #include <string.h>
 #include "ir/rope.h"
 
-typedef struct Ctx {
-        const Graph *g;
-        const Node *n;
-        const Tab *tune;
-        Sel *s;
-        Key *k;
-        i64 tile; /* tokens */
-} Ctx;
-
 /* ---- shapes of operands ---- */
 
-static Vtype type_of(const Ctx *c, Slot s)
+Vtype sel_type(const Ctx *c, Slot s)
 {
         return ref_type(c->g, in_get(c->n, s));
 }
-static i64 last(const Ctx *c, Slot s)
+i64 sel_last(const Ctx *c, Slot s)
 {
-        Vtype t = type_of(c, s);
+        Vtype t = sel_type(c, s);
         return dim_last(&t);
 }
-static i64 dim(const Ctx *c, Slot s, u32 i)
+i64 sel_dim(const Ctx *c, Slot s, u32 i)
 {
-        return type_of(c, s).dim[i].n;
+        return sel_type(c, s).dim[i].n;
 }
-static const Val *result(const Ctx *c, u32 i)
+const Val *sel_result(const Ctx *c, u32 i)
 {
         return &c->g->val[c->n->out + i];
 }
@@ -35,26 +26,42 @@ static DimSym rows_sym(const Vtype *t)
 {
         return t->dim[0].sym;
 }
-static const State *state(const Ctx *c)
+const State *sel_state(const Ctx *c)
 {
         return &c->g->state[ref_idx(ref_state(c->g, in_get(c->n, S_kv)))];
 }
 
-/* ---- the grid ---- */
+/* ---- grids ---- */
 
-static void grid(Ctx *c, u32 axis, DimSym sym, i64 mul, i64 div)
+void sel_grid(Ctx *c, u32 axis, DimSym sym, i64 mul, i64 div)
 {
         c->s->dim[axis] = (u32)sym;
         c->s->mul[axis] = (u32)mul;
         c->s->div[axis] = (u32)div;
 }
-static void grid_rows(Ctx *c, const Vtype *t)
+void sel_grid_rows(Ctx *c)
 {
-        grid(c, 0, rows_sym(t), rows_sym(t) == DIM_const ? t->dim[0].n : 1, 1);
+        const Vtype *t = &sel_result(c, 0)->type;
+        sel_grid(c, 0, rows_sym(t), rows_sym(t) == DIM_const ? t->dim[0].n : 1, 1);
 }
-static i64 panels(i64 rows)
+void sel_grid_table(Ctx *c)
 {
-        return (rows + 7) / 8;
+        Vtype t = sel_type(c, S_w);
+        i64 rows = 1;
+        for (u32 i = 0; i + 1 < t.rank; i++)
+                rows *= t.dim[i].n;
+        sel_grid(c, 0, DIM_const, rows, 1);
+}
+i64 sel_tiles(i64 n, i64 each)
+{
+        return (n + each - 1) / each;
+}
+i64 sel_matmul_tiles(const Ctx *c)
+{
+        i64 n = 0;
+        for (u32 i = 0; i < c->n->nout; i++)
+                n += sel_tiles(dim_last(&sel_result(c, i)->type), c->rows);
+        return n;
 }
 
 /* ---- facts ---- */
@@ -83,7 +90,7 @@ static void facts_rope(Ctx *c)
 
 static void facts_cache(Ctx *c)
 {
-        const State *st = state(c);
+        const State *st = sel_state(c);
         key_int(c->k, "KVH", st->heads);
         key_int(c->k, "DK", st->dk);
         key_word(c->k, "KTYPE", dtype_info[st->ktype].name);
@@ -92,8 +99,11 @@ static void facts_cache(Ctx *c)
 
 static void fact_rows(Ctx *c, Slot s)
 {
-        Vtype t = type_of(c, s);
-        key_word(c->k, "ROWS", dim_name[rows_sym(&t)]);
+        Vtype t = sel_type(c, s);
+        if (rows_sym(&t) == DIM_const)
+                key_int(c->k, "ROWS", t.dim[0].n);
+        else
+                key_word(c->k, "ROWS", dim_name[rows_sym(&t)]);
 }
 
 static void facts_table(Ctx *c)
@@ -106,39 +116,31 @@ static void facts_table(Ctx *c)
         fact_fields(c, w->type);
 }
 
-/* ---- one function an operation: its own facts, its grid ---- */
+/* ---- one function an operation: its own facts ---- */
 
 static void sel_dequant(Ctx *c)
 {
-        Vtype t = type_of(c, S_w);
-        i64 rows = 1;
-        for (u32 i = 0; i + 1 < t.rank; i++)
-                rows *= t.dim[i].n;
         facts_table(c);
-        grid(c, 0, DIM_const, rows, 1);
 }
 static void sel_embed(Ctx *c)
 {
         facts_table(c);
-        grid_rows(c, &result(c, 0)->type);
 }
 static void sel_rows(Ctx *c)
 {
-        key_int(c->k, "K", last(c, S_x));
-        grid_rows(c, &result(c, 0)->type);
+        key_int(c->k, "K", sel_last(c, S_x));
 }
 static void elementwise(Ctx *c, const char *a, const char *b, Slot sb)
 {
-        const Vtype *t = &result(c, 0)->type;
+        const Vtype *t = &sel_result(c, 0)->type;
         key_int(c->k, "N", dim_last(t));
         key_word(c->k, "ARG_A", a);
         if (b) {
-                Vtype tb = type_of(c, sb);
+                Vtype tb = sel_type(c, sb);
                 bool one = tb.rank == 1 || (rows_sym(&tb) == DIM_const && tb.dim[0].n == 1);
                 key_word(c->k, "ARG_B", b);
                 key_word(c->k, "STRIDE_B", one ? "0" : "N");
         }
-        grid_rows(c, t);
 }
 static void sel_add(Ctx *c) { elementwise(c, "1", "2", S_b); }
 static void sel_mul(Ctx *c) { elementwise(c, "1", "2", S_b); }
@@ -146,112 +148,90 @@ static void sel_glu(Ctx *c) { elementwise(c, "1", "2", S_up); }
 static void sel_scale(Ctx *c) { elementwise(c, "1", NULL, S_x); }
 static void sel_slice(Ctx *c)
 {
-        key_int(c->k, "K", last(c, S_x));
-        grid_rows(c, &result(c, 0)->type);
+        key_int(c->k, "K", sel_last(c, S_x));
 }
 static void sel_concat(Ctx *c)
 {
-        key_int(c->k, "NA", last(c, S_a));
-        key_int(c->k, "NB", last(c, S_b));
-        grid_rows(c, &result(c, 0)->type);
+        key_int(c->k, "NA", sel_last(c, S_a));
+        key_int(c->k, "NB", sel_last(c, S_b));
 }
 static void sel_rmsnorm(Ctx *c)
 {
-        key_int(c->k, "K", last(c, S_x));
-        grid_rows(c, &result(c, 0)->type);
+        key_int(c->k, "K", sel_last(c, S_x));
 }
 static void sel_quantize(Ctx *c)
 {
-        key_int(c->k, "K", last(c, S_x));
+        key_int(c->k, "K", sel_last(c, S_x));
         fact_rows(c, S_x);
-        grid_rows(c, &result(c, 0)->type);
 }
 static void sel_matmul(Ctx *c)
 {
         i64 at = 0;
-        key_int(c->k, "K", last(c, S_x));
+        key_int(c->k, "K", sel_last(c, S_x));
         key_int(c->k, "NW", c->n->nout);
         fact_rows(c, S_x);
         for (u32 i = 0; i < c->n->nout; i++) {
-                i64 n = dim_last(&result(c, i)->type);
+                i64 n = dim_last(&sel_result(c, i)->type);
                 key_fmt(c->k, arena_fmt(c->k->arena, "%lld", (long long)n), "N%u", i);
                 key_fmt(c->k, arena_fmt(c->k->arena, "%lld", (long long)at), "START%u", i);
-                at += panels(n);
+                at += sel_tiles(n, c->rows);
                 key_fmt(c->k, arena_fmt(c->k->arena, "%lld", (long long)at), "END%u", i);
         }
-        grid(c, 0, DIM_const, at, 1);
 }
 static void sel_headmul(Ctx *c)
 {
-        key_int(c->k, "HEADS", dim(c, S_w, 0));
-        key_int(c->k, "N", dim(c, S_w, 1));
-        key_int(c->k, "K", dim(c, S_w, 2));
-        grid(c, 0, DIM_const, dim(c, S_w, 0) * panels(dim(c, S_w, 1)), 1);
+        key_int(c->k, "HEADS", sel_dim(c, S_w, 0));
+        key_int(c->k, "N", sel_dim(c, S_w, 1));
+        key_int(c->k, "K", sel_dim(c, S_w, 2));
 }
 static void sel_rope(Ctx *c)
 {
-        key_int(c->k, "K", last(c, S_x));
+        key_int(c->k, "K", sel_last(c, S_x));
         facts_rope(c);
-        grid_rows(c, &result(c, 0)->type);
 }
 static void sel_kv_append(Ctx *c)
 {
         facts_cache(c);
         facts_rope(c);
-        key_int(c->k, "DV", state(c)->dv);
-        grid(c, 0, DIM_n_tok, state(c)->heads, 1);
+        key_int(c->k, "DV", sel_state(c)->dv);
 }
 static void sel_attend(Ctx *c)
 {
-        const State *st = state(c);
+        const State *st = sel_state(c);
         i64 dv = attr_i(c->n, A_dv) ? attr_i(c->n, A_dv) : st->dv;
         facts_cache(c);
         facts_rope(c);
         key_int(c->k, "HEADS", attr_i(c->n, A_heads));
         key_int(c->k, "DV", dv);
         key_int(c->k, "VROW", st->dv ? st->dv : st->dk);
-        grid(c, 0, DIM_n_tok, 1, c->tile);
-        grid(c, 1, DIM_const, st->heads, 1);
 }
 static void sel_route(Ctx *c)
 {
         bool product = in_get(c->n, S_w) != REF_NONE;
-        key_int(c->k, "E", product ? dim(c, S_w, 0) : last(c, S_x));
+        key_int(c->k, "E", product ? sel_dim(c, S_w, 0) : sel_last(c, S_x));
         if (product)
-                key_int(c->k, "K", last(c, S_x));
-        grid(c, 0, DIM_n_tok, 1, 1);
+                key_int(c->k, "K", sel_last(c, S_x));
 }
 static void sel_sort(Ctx *c)
 {
-        key_int(c->k, "KTOP", last(c, S_route));
-        grid(c, 0, DIM_const, 1, 1);
+        key_int(c->k, "KTOP", sel_last(c, S_route));
 }
 static void facts_experts(Ctx *c, Slot w)
 {
-        key_int(c->k, "E", dim(c, w, 0));
-        key_int(c->k, "KTOP", last(c, S_route));
+        key_int(c->k, "E", sel_dim(c, w, 0));
+        key_int(c->k, "KTOP", sel_last(c, S_route));
 }
 static void sel_experts_up(Ctx *c)
 {
-        i64 f = dim(c, S_gate, 1), parts = (f + 31) / 32;
         facts_experts(c, S_gate);
-        key_int(c->k, "K", dim(c, S_gate, 2));
-        key_int(c->k, "F", f);
-        if (in_get(c->n, S_order) != REF_NONE)
-                grid(c, 0, DIM_const, dim(c, S_gate, 0) * parts, 1);
-        else
-                grid(c, 0, DIM_n_tok, last(c, S_route) * parts, 1);
+        key_int(c->k, "K", sel_dim(c, S_gate, 2));
+        key_int(c->k, "F", sel_dim(c, S_gate, 1));
 }
 static void sel_experts_down(Ctx *c)
 {
-        i64 h = dim(c, S_down, 1);
         facts_experts(c, S_down);
-        key_int(c->k, "H", h);
-        key_int(c->k, "F", dim(c, S_down, 2));
-        if (in_get(c->n, S_order) != REF_NONE)
-                grid(c, 0, DIM_const, panels(h), 1);
-        else
-                grid(c, 0, DIM_n_tok, panels(h), 1);
+        key_int(c->k, "H", sel_dim(c, S_down, 1));
+        key_int(c->k, "F", sel_dim(c, S_down, 2));
 }
 static void sel_experts(Ctx *c)
 {
@@ -303,7 +283,7 @@ static void operands(Ctx *c)
 {
         const OpInfo *op = op_info(c->n->op);
         for (u32 i = 0; i < c->n->nout; i++)
-                if (result(c, i)->type.dt != D_kv) {
+                if (sel_result(c, i)->type.dt != D_kv) {
                         key_fmt(c->k, arena_fmt(c->k->arena, "%u", c->s->n_arg), "ARG_out%u", i);
                         arg(c, PLAN_BUF, REF(R_VAL, c->n->out + i));
                 }
@@ -333,29 +313,23 @@ static void attrs(Ctx *c)
         }
 }
 
-/* A step of one token needs no tile. */
-static void fact_tile(Ctx *c)
+bool select_node(Arena *a, const Graph *g, u32 node, Target target, const Tab *tune, Sel *s)
 {
-        const Tab *t = c->tune ? tab_tab(c->tune, op_info(c->n->op)->name) : NULL;
-        c->tile = 1;
-        if (c->g->max[DIM_n_tok] != 1 && t)
-                tab_int(t, "NT", 1, 16, &c->tile);
-        key_int(c->k, "NT", c->tile);
-}
-
-bool select_node(Arena *a, const Graph *g, u32 node, const Tab *tune, Sel *s)
-{
-        Ctx c = {.g = g, .n = &g->node[node], .tune = tune, .s = s};
+        static const SelTarget *const of[N_TARGET] = {[TARGET_cpu] = &sel_cpu, [TARGET_cuda] = &sel_cuda};
+        const SelTarget *t = of[target];
+        Ctx c = {.g = g, .n = &g->node[node], .s = s};
         if (c.n->op == OP_dead)
                 return false;
         memset(s, 0, sizeof *s);
         s->key = c.k = key_new(a, op_info(c.n->op)->name);
+        c.tune = tune ? tab_tab(tune, c.k->op) : NULL;
         for (u32 i = 0; i < 3; i++)
-                grid(&c, i, DIM_const, 1, 1);
+                sel_grid(&c, i, DIM_const, 1, 1);
         operands(&c);
         attrs(&c);
-        fact_tile(&c);
+        t->begin(&c);
         sel_op[c.n->op](&c);
+        t->grid[c.n->op](&c);
         key_done(c.k);
         return true;
 }

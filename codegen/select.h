@@ -7,12 +7,13 @@
  *   ARG_<slot>, TYPE_<slot>   of each operand that is present: its argument and its type (dtype or weight type); slots that
  *                             repeat are numbered from 0. kv: ARG_kv is the plane of keys, ARG_kvv the plane of values
  *   NT                        tokens a tile, from codegen/tune.lua
- * and the operation's own, see select.c. Arguments: results, then operands in slot order. */
+ * and the operation's own, see select.c, and the target's, see select_TARGET.c. Arguments: results, then operands in slot order. */
 #ifndef MOEC_SELECT_H
 #define MOEC_SELECT_H
 #include "codegen/key.h"
 #include "frontend/tab.h"
 #include "ir/graph.h"
+#include "passes/passes.h"
 #include "runtime/plan.h"
 
 #define MAX_ARG 64
@@ -24,9 +25,10 @@ typedef struct Sel {
         } arg[MAX_ARG];
         u32 n_arg;
         u32 dim[3], mul[3], div[3]; /* the grid, as in PlanLaunch */
+        u32 threads;                /* of a block */
 } Sel;
 
 /* tune: the target's table of codegen/tune.lua. False: the node needs no kernel. */
-bool select_node(Arena *a, const Graph *g, u32 node, const Tab *tune, Sel *s);
+bool select_node(Arena *a, const Graph *g, u32 node, Target target, const Tab *tune, Sel *s);
 
 #endif

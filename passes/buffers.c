@@ -7,11 +7,9 @@
 
 /* ---- sizes ---- */
 
-u64 value_bytes(const Graph *g, u32 val, Target target)
+u64 value_bytes(const Graph *g, u32 val)
 {
         u64 bytes = val_bytes(g, val), extra = 0;
-        if (target != TARGET_cpu)
-                die("no target %d", (int)target);
         for (u32 i = 0; i < g->val[val].type.rank; i++)
                 if (!dim_at(g->val[val].type.dim[i], g->max) && bytes)
                         die("graph %s: the bound of %s is not set", g->name,
@@ -80,7 +78,7 @@ static void find_places(Buffers *b, bool reuse)
                                 continue;
                         }
                         u64 bytes;
-                        if (!align_u64(value_bytes(g, v, TARGET_cpu), ARENA_ALIGN, &bytes))
+                        if (!align_u64(value_bytes(g, v), ARENA_ALIGN, &bytes))
                                 err(MOEC_NO_MEMORY, "graph %s: a value is larger than the address space",
                                         g->name);
                         b->place[v] = (Place){.bytes = bytes, .first = i, .last = last, .val = v};

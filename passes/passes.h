@@ -26,6 +26,7 @@
  *   fuse_kv    attend appends keys and values itself
  *   route_max  route does the router's product itself, up to that many weights
  *   panel      matrices are stored as panels (runtime/pack.h)
+ *   split      matrices are stored with their rows' fields apart (runtime/pack.h)
  *   no_reuse   every value has memory of its own, so that all can be seen after a step */
 #define PASS_OPTS(O)                                                                                         \
         O(act, ACT_q8, qmatmul)                                                                              \
@@ -35,6 +36,7 @@
         O(fuse_kv, 1, fuse)                                                                                  \
         O(route_max, UINT32_MAX, fuse)                                                                       \
         O(panel, 1, layout)                                                                                  \
+        O(split, 1, layout)                                                                                  \
         O(no_reuse, 1, buffers)
 
 typedef struct PassOpt {
@@ -56,7 +58,7 @@ void run_passes(Graph *g, const char *words, const PassOpt *opt, AfterPass *afte
 void check_words(const char *words); /* err where run_passes would */
 
 /* ---- buffers ---- */
-#define TARGETS(T) T(cpu)
+#define TARGETS(T) T(cpu) T(cuda)
 typedef enum Target {
 #define T(name) TARGET_##name,
         TARGETS(T)
@@ -66,15 +68,15 @@ typedef enum Target {
 
 #define ARENA_ALIGN 64
 
-/* Bytes that a value takes in the arena: those of val_bytes and what the target keeps with it; 0 for states,
- * which live elsewhere. On the CPU, planes one behind the other:
+/* Bytes that a value takes in the arena: those of val_bytes and what the targets keep with it; 0 for states,
+ * which live elsewhere. Planes one behind the other:
  *   f32, i32        elements
  *   q8 of n rows    codes i8 [n, K], scales f32 [n, K / Q8_BLOCK],
  *                   sums f32 [n, K / 16]: scale times the sum of 16 codes
  *   route [T, k]    pairs of i32 expert, f32 weight
  *   order [T, k]    u32 first pair of each expert, and the end [E + 1]; u32 pairs token * k + slot [T * k]
  * err where that is more than an address space, die where a bound is unknown. */
-u64 value_bytes(const Graph *g, u32 val, Target target);
+u64 value_bytes(const Graph *g, u32 val);
 
 /* ---- pipelines (pipeline.lua) ---- */
 typedef struct Phase {

@@ -20,4 +20,22 @@ return {
                         },
                 },
         },
+        cuda = {
+                {       -- six launches a layer
+                        name = "decode", max_tok = 1, max_out = 1,
+                        passes = {
+                                "fold", "dce", "experts", "qmatmul",
+                                "fuse dup_norm fuse_kv route_max=4194304",
+                                "layout split", "order", "buffers",
+                        },
+                },
+                {
+                        name = "prefill",
+                        passes = {
+                                "fold", "dce", "experts grouped", "qmatmul",
+                                "fuse quantize",
+                                "layout split", "order", "buffers",
+                        },
+                },
+        },
 }

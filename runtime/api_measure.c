@@ -1,5 +1,4 @@
 #include "runtime/api.h"
-#include "runtime/memory.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,66 +106,15 @@ moec_status moec_profile_stop(
 
 /* ---- bandwidth ---- */
 
-#define PROBE_BYTES (512ull << 20)
-#define PROBE_LEAST (16ull << 20)
-#define PROBE_ITEM  (64u << 10)
-#define PROBE_TIMES 5
-
-typedef u64 Wide __attribute__((vector_size(64)));
-
-typedef struct Probe {
-        Wide *p;
-        u64 sink[1024]; /* so that the reads are not for nothing */
-} Probe;
-
-static void probe_fill(void *user, u32 first, u32 last)
-{
-        const Probe *b = user;
-        memset((u8 *)b->p + (u64)first * PROBE_ITEM, 1, (u64)(last - first) * PROBE_ITEM);
-}
-
-static void probe_read(void *user, u32 first, u32 last)
-{
-        Probe *b = user;
-        const Wide *p = b->p + (u64)first * (PROBE_ITEM / sizeof(Wide));
-        Wide a = {0}, d = {0};
-        for (u64 n = (u64)(last - first) * (PROBE_ITEM / sizeof(Wide)), i = 0; i < n; i += 2) {
-                a ^= p[i];
-                d ^= p[i + 1];
-        }
-        a ^= d;
-        u64 x = 0;
-        for (int i = 0; i < 8; i++)
-                x ^= a[i];
-        __atomic_store_n(&b->sink[first % COUNT(b->sink)], x, __ATOMIC_RELAXED);
-}
-
 moec_status moec_read_bandwidth(moec_context *c, double *bytes_per_s, moec_error *e)
 {
-        u64 bytes = MIN(PROBE_BYTES, memory_available().bytes / 4) / PROBE_ITEM * PROBE_ITEM;
         Pool *own = NULL;
+        if (c->rt)
+                return rt_bandwidth(c->rt, bytes_per_s, e);
         *bytes_per_s = 0;
-        if (!c->rt) {
-                moec_status st = pool_new(0, &own, e);
-                if (st != MOEC_OK)
-                        return st;
-        }
-        Pool *pool = own ? own : rt_pool(c->rt);
-        Probe *b = calloc(1, sizeof *b);
-        moec_status st = MOEC_OK;
-        if (b && bytes >= PROBE_LEAST && (b->p = memory_map(bytes, true))) {
-                u32 n = (u32)(bytes / PROBE_ITEM);
-                pool_run(pool, probe_fill, b, n);
-                for (int i = 0; i < PROBE_TIMES; i++) {
-                        double start = now_s();
-                        pool_run(pool, probe_read, b, n);
-                        double rate = (double)bytes / (now_s() - start);
-                        *bytes_per_s = MAX(*bytes_per_s, rate);
-                }
-                memory_unmap(b->p, bytes);
-        } else
-                st = fail(e, MOEC_NO_MEMORY, "no memory for a buffer to read");
-        free(b);
+        moec_status st = pool_new(0, &own, e);
+        if (st == MOEC_OK)
+                st = cpu_read_bandwidth(own, bytes_per_s, e);
         pool_free(own);
         return st;
 }

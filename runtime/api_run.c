@@ -84,12 +84,13 @@ static moec_status load_plan(moec_context *c, const moec_options *opt, moec_erro
         const Plan *p = c->model->plan;
         moec_timing *t = &c->timing;
         moec_status st = MOEC_OK;
+        char why[PLAN_WHY] = "", what[64];
         double start = now_s();
         if (p)
                 st = plan_agrees(p, opt, e);
         else {
                 bool from_cache = false;
-                st = c->model->make_plan(c->model, opt, &c->plan, &from_cache, e);
+                st = c->model->make_plan(c->model, opt, &c->plan, &from_cache, why, e);
                 p = c->plan;
                 t->compiled = st == MOEC_OK && !from_cache;
                 t->compile_s = now_s() - start;
@@ -112,10 +113,8 @@ static moec_status load_plan(moec_context *c, const moec_options *opt, moec_erro
         t->weight_bytes = m.weights;
         t->kv_bytes = m.kv;
         t->scratch_bytes = m.scratch;
-        u32 threads = pool_threads(rt_pool(c->rt));
-        const char *isa = plan_str(p, p->META->isa);
-        snprintf(t->target, sizeof t->target, "%s %.*s, %u thread%s", plan_str(p, p->META->target),
-                (int)strcspn(isa, ":"), isa, threads, threads == 1 ? "" : "s");
+        rt_describe(c->rt, what);
+        snprintf(t->target, sizeof t->target, *why ? "%.*s (%s)" : "%.*s%s", (int)(sizeof t->target - PLAN_WHY - 4), what, why);
         return MOEC_OK;
 }
 

@@ -1,4 +1,4 @@
-/* Runs plans on the CPU: a plan with its weights, KV cache and threads. One thread at a time. */
+/* Runs plans: a plan with its weights, KV cache and threads, on the target it was compiled for. One thread at a time. */
 #ifndef MOEC_EXEC_H
 #define MOEC_EXEC_H
 #include "runtime/plan.h"
@@ -30,13 +30,17 @@ moec_status rt_step(Rt *rt, const Batch *b, float *logits, moec_error *e);
 
 Pool *rt_pool(const Rt *rt);
 RtMemory rt_memory(const Rt *rt);
+void rt_describe(const Rt *rt, char out[64]); /* the target, for people: "cpu native, 16 threads" */
+moec_status rt_bandwidth(Rt *rt, double *bytes_per_s, moec_error *e); /* measured by reading a large buffer */
+moec_status cpu_read_bandwidth(Pool *pool, double *bytes_per_s, moec_error *e);
 
 /* ---- looking inside, for verify ----
  * Called when a launch (its index in LAUNCH) of a phase is done; values lie at their arena offsets, and may
  * be changed there. NULL: no hook. */
 typedef void RtHook(void *user, u32 phase, u32 launch);
 void rt_set_hook(Rt *rt, RtHook *hook, void *user);
-void rt_read(const Rt *rt, u64 arena_offset, void *dst, u64 bytes); /* all inside the arena */
+void rt_read(Rt *rt, u64 arena_offset, void *dst, u64 bytes); /* all inside the arena; a device that
+ * fails tells the next step */
 void rt_write(Rt *rt, u64 arena_offset, const void *src, u64 bytes);
 
 /* ---- times ---- */

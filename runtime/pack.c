@@ -66,3 +66,57 @@ void pack_panel(Wtype t, const u8 *src, u8 *dst, u64 rows, u64 cols)
                 pack_group(w, src, dst, row, rows);
         }
 }
+
+/* ---- split rows ---- */
+
+u64 pack_split_bytes(Wtype t, u64 cols)
+{
+        const WtypeInfo *w = &wtype_info[t];
+        u64 sum = 0, plane;
+        if (cols == 0 || cols % w->per)
+                return 0;
+        for (const Field *f = w->field; f < w->field + MAX_FIELD && f->bytes; f++)
+                if (!mul_u64(cols / w->per, f->bytes, &plane) || !align_u64(plane, SPLIT_ALIGN, &plane) ||
+                        !add_u64(sum, plane, &sum))
+                        return 0;
+        return sum;
+}
+
+INLINE void gather(u8 *dst, const u8 *src, u64 blocks, u64 stride, u64 bytes)
+{
+        for (u64 b = 0; b < blocks; b++)
+                memcpy(dst + b * bytes, src + b * stride, bytes);
+}
+
+/* The plane of one field. Sizes that occur are constants, so that each copy is a few moves. */
+static void split_field(u8 *dst, const u8 *src, u64 blocks, u64 stride, u64 bytes)
+{
+        switch (bytes) {
+#define CASE(n)                                                                                                      \
+        case n:                                                                                                      \
+                gather(dst, src, blocks, stride, n);                                                                 \
+                break;
+                CASE(1) CASE(2) CASE(4) CASE(12) CASE(16) CASE(32) CASE(64) CASE(128)
+#undef CASE
+        default:
+                gather(dst, src, blocks, stride, bytes);
+        }
+}
+
+void pack_split(Wtype t, const u8 *src, u8 *dst, u64 rows, u64 cols)
+{
+        const WtypeInfo *w = &wtype_info[t];
+        u64 blocks = cols / w->per;
+        for (; rows; rows--, src += blocks * w->bytes) {
+                const u8 *from = src;
+                for (const Field *f = w->field; f < w->field + MAX_FIELD && f->bytes; from += f->bytes, f++) {
+                        u64 n = blocks * f->bytes, pad = (SPLIT_ALIGN - n % SPLIT_ALIGN) % SPLIT_ALIGN;
+                        if (w->per == 1)
+                                memcpy(dst, from, n);
+                        else
+                                split_field(dst, from, blocks, w->bytes, f->bytes);
+                        memset(dst + n, 0, pad);
+                        dst += n + pad;
+                }
+        }
+}

@@ -316,6 +316,10 @@ u64 plan_weight_bytes(u32 type, u32 layout, u32 rank, const u64 dim[4])
                 return mul_u64(cols / t->per, t->bytes, &bytes) && mul_u64(bytes, rows, &bytes) ? bytes : 0;
         if (rank < 2 || rank > 3 || rows == 0)
                 return 0;
+        if (layout == PLAN_split) {
+                bytes = pack_split_bytes((Wtype)type, cols);
+                return mul_u64(bytes, rows, &bytes) ? bytes : 0;
+        }
         bytes = pack_panel_bytes((Wtype)type, dim[rank - 2], cols);
         return rank == 2 || mul_u64(bytes, dim[0], &bytes) ? bytes : 0;
 }

@@ -114,7 +114,7 @@ typedef struct PlanLaunch {
 
 /* ir/ops.h's INPUTS and LAYOUTS, in its order. */
 typedef enum PlanInput { PLAN_ids, PLAN_pos, PLAN_seq, PLAN_out, N_PLAN_INPUT } PlanInput;
-typedef enum PlanLayout { PLAN_rows, PLAN_panel, N_PLAN_LAYOUT } PlanLayout;
+typedef enum PlanLayout { PLAN_rows, PLAN_panel, PLAN_split, N_PLAN_LAYOUT } PlanLayout;
 
 typedef enum PlanArgKind {
         PLAN_BUF,    /* index unused, value: arena offset */
@@ -133,7 +133,7 @@ typedef struct PlanArg {
 /* A weight as its kernels want it. src: in the GGUF part; dst: the bytes on the device after the repack named by layout. */
 typedef struct PlanWeight {
         u32 name, type;    /* string; enum Wtype */
-        u32 layout, rank;  /* PlanLayout; panel: matrices, or one of each expert, each packed on its own */
+        u32 layout, rank;  /* PlanLayout; panel, split: matrices, or one of each expert, each packed on its own */
         u64 dim[4];        /* outermost first; unused ones 1 */
         u32 part, pad;
         u64 src, src_bytes; /* offset in the part's file */

@@ -257,3 +257,77 @@ moec_status weights_load(Weights *w, Pool *pool, const moec_options *opt, moec_e
         }
         return MOEC_OK;
 }
+
+/* ---- for a device ---- */
+
+u64 weights_n_rows(const PlanWeight *pw)
+{
+        u64 n = 1;
+        for (u32 d = 0; d + 1 < pw->rank; d++)
+                n *= pw->dim[d];
+        return n;
+}
+
+typedef struct RowsJob {
+        const PlanWeight *w;
+        const u8 *src; /* of row first; NULL: random */
+        u8 *dst;
+        u64 first, n, cols, row_bytes, dst_bytes;
+        u64 seed;
+        bool split; /* to be repacked */
+        atomic_bool failed;
+} RowsJob;
+
+#define ROWS_EACH 8 /* rows of one seed, and of one item of work */
+
+static void rows_group(const RowsJob *j, u64 g, u8 *temp)
+{
+        u64 at = g * ROWS_EACH, n = MIN(ROWS_EACH, j->n - at);
+        const u8 *src = j->src ? j->src + at * j->row_bytes : temp;
+        u8 *dst = j->dst + at * j->dst_bytes;
+        if (!j->src)
+                random_blocks((Wtype)j->w->type, temp, n * j->cols / wtype_info[j->w->type].per, j->seed + (j->first + at) * 1000003);
+        if (j->split)
+                pack_split((Wtype)j->w->type, src, dst, n, j->cols);
+        else
+                memcpy(dst, src, n * j->dst_bytes);
+}
+
+static void rows_groups(void *user, u32 first, u32 last)
+{
+        RowsJob *j = user;
+        u8 *temp = j->src ? NULL : malloc(ROWS_EACH * j->row_bytes);
+        if (!j->src && !temp) {
+                atomic_store(&j->failed, true);
+                return;
+        }
+        for (u64 g = first; g < last; g++)
+                rows_group(j, g, temp);
+        free(temp);
+}
+
+moec_status weights_rows(const Weights *w, u64 i, u64 first, u64 n, u8 *dst, Pool *pool, moec_error *e)
+{
+        const PlanWeight *pw = &w->plan->WEIGHT[i];
+        const WtypeInfo *t = &wtype_info[pw->type];
+        RowsJob j = {.w = pw, .dst = dst, .first = first, .n = n, .seed = i * 0x10001};
+        j.cols = pw->dim[pw->rank - 1];
+        j.row_bytes = j.cols / t->per * t->bytes;
+        j.dst_bytes = pw->dst_bytes / weights_n_rows(pw);
+        if (pw->embedded != UINT64_MAX) { /* laid out already */
+                j.src = w->plan->WDATA + pw->embedded + first * j.dst_bytes;
+                j.row_bytes = j.dst_bytes;
+        } else {
+                j.split = pw->layout == PLAN_split;
+                j.src = w->random ? NULL : w->part[pw->part].p + pw->src + first * j.row_bytes;
+        }
+        pool_run(pool, rows_groups, &j, (u32)((n + ROWS_EACH - 1) / ROWS_EACH));
+        return atomic_load(&j.failed) ? fail(e, MOEC_NO_MEMORY, "out of memory loading weights") : MOEC_OK;
+}
+
+void weights_forget(const Weights *w, u64 i)
+{
+        const PlanWeight *pw = &w->plan->WEIGHT[i];
+        if (pw->embedded == UINT64_MAX && !w->random)
+                forget(w->part[pw->part].p + pw->src, pw->src_bytes);
+}

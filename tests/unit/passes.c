@@ -291,11 +291,11 @@ static void test_sizes(void **state)
                 " %4 =kv[1,64,0] kv_append kv &kv, k %0, pos @pos, seq @seq\n return %1, %3, %4\n}\n";
         (void)state;
         const Graph *g = parse(arena, text, sizeof text - 1, "sizes.ir");
-        assert_int_equal(value_bytes(g, 0, TARGET_cpu), 5 * 64 * 4);
-        assert_int_equal(value_bytes(g, 1, TARGET_cpu), 5 * (64 + 4 * (64 / Q8_BLOCK) + 4 * (64 / 16)));
-        assert_int_equal(value_bytes(g, 2, TARGET_cpu), 5 * 3 * 8);
-        assert_int_equal(value_bytes(g, 3, TARGET_cpu), 4 * (8 + 1) + 4 * 5 * 3);
-        assert_int_equal(value_bytes(g, 4, TARGET_cpu), 0);
+        assert_int_equal(value_bytes(g, 0), 5 * 64 * 4);
+        assert_int_equal(value_bytes(g, 1), 5 * (64 + 4 * (64 / Q8_BLOCK) + 4 * (64 / 16)));
+        assert_int_equal(value_bytes(g, 2), 5 * 3 * 8);
+        assert_int_equal(value_bytes(g, 3), 4 * (8 + 1) + 4 * 5 * 3);
+        assert_int_equal(value_bytes(g, 4), 0);
 }
 
 static void test_too_large(void **state)
@@ -454,16 +454,16 @@ static u64 peak(const Graph *h)
         for (u32 i = 0; i < h->n_ret; i++)
                 last[ref_idx(h->ret[i])] = h->n_node;
         for (u32 v = 0; v < h->n_val; v++)
-                dies[last[v]] += value_bytes(h, v, TARGET_cpu);
+                dies[last[v]] += value_bytes(h, v);
         for (u32 i = 0; i < h->n_node; i++) {
                 const Node *n = &h->node[i];
                 u64 moved = 0;
                 for (u32 k = 0; k < n->nout; k++)
-                        alive += value_bytes(h, n->out + k, TARGET_cpu);
+                        alive += value_bytes(h, n->out + k);
                 for (u32 k = 0; k < n->nin; k++)
                         if (in_place(h, i, k) &&
                                 h->val[ref_idx(n->in[k].ref)].offset == h->val[n->out].offset)
-                                moved = value_bytes(h, n->out, TARGET_cpu);
+                                moved = value_bytes(h, n->out);
                 most = MAX(most, alive - moved);
                 alive -= dies[i];
         }

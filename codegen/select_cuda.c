@@ -1,0 +1,159 @@
+/* How CUDA cuts operations into blocks of threads.
+ *
+ * Facts of every kernel: THREADS of a block; NARG arguments; MAXTOK, the most tokens of a step; NT, tokens a tile; ROWS, what
+ * counts the rows of x or of the result. Where they matter: RPB, rows of a weight a block; PART, columns of an expert's hidden
+ * layer a block; SPLIT, blocks that share a head's past or a router's product. tune.lua may set THREADS, NT, RPB, PART and SPLIT
+ * of an operation, and others in its table `one` for steps of one token.
+ *
+ * Grids, as blockIdx.x, y, z (a grid is the phase's largest: blocks behind the step's sizes have nothing to do):
+ *   matmul              block of RPB rows over all weights (START, END), tile of NT rows of x
+ *   headmul             block of RPB rows, head, tile of NT tokens
+ *   experts_up          part, slot, token;      with an order: part, expert
+ *   experts_down        block of RPB rows, token;      with an order: block of RPB rows, and the experts in turn
+ *   attend              token, head of keys, split
+ *   kv_append           token, head
+ *   route               token, split
+ *   sort                one block
+ *   add mul glu scale   row, 1024 columns
+ *   all others          row */
+#include "codegen/select_part.h"
+
+#define COLUMNS 1024 /* of an elementwise operation, a block */
+
+static bool one_token(const Ctx *c)
+{
+        return c->g->max[DIM_n_tok] == 1;
+}
+static bool has(const Ctx *c, Slot s)
+{
+        return in_get(c->n, s) != REF_NONE;
+}
+static i64 clamp(i64 v, i64 least, i64 most)
+{
+        return MAX(least, MIN(v, most));
+}
+
+/* tune.lua's, or def. */
+static i64 size(const Ctx *c, const char *name, i64 least, i64 most, i64 def)
+{
+        const Tab *one = c->tune && one_token(c) ? tab_tab(c->tune, "one") : NULL;
+        if (c->tune)
+                tab_int(c->tune, name, least, most, &def);
+        if (one)
+                tab_int(one, name, least, most, &def);
+        return def;
+}
+
+/* A warp has whole rows of a weight: as many as keep two blocks a processor busy. */
+static i64 rows_a_block(const Ctx *c)
+{
+        i64 rows = 0, a_warp = 1;
+        if (c->n->op != OP_matmul)
+                return c->n->op == OP_headmul && !one_token(c) ? 32 : 8;
+        if (!one_token(c))
+                return 32;
+        for (u32 i = 0; i < c->n->nout; i++)
+                rows += dim_last(&sel_result(c, i)->type);
+        while (a_warp < 8 && rows > 264 * 8 * a_warp)
+                a_warp += a_warp == 4 ? 4 : 1;
+        return 8 * a_warp;
+}
+
+static void begin(Ctx *c)
+{
+        c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->n->op == OP_kv_append ? 128 : 256);
+        if (c->s->threads % 32)
+                tab_err(c->tune, "THREADS is a multiple of 32");
+        c->tile = one_token(c) ? 1 : size(c, "NT", 1, 256, 8);
+        if (!has(c, S_order) && (c->n->op == OP_experts_up || c->n->op == OP_experts_down))
+                c->tile = 1;
+        c->rows = size(c, "RPB", 1, 1024, rows_a_block(c));
+        key_int(c->k, "THREADS", c->s->threads);
+        key_int(c->k, "NARG", c->s->n_arg);
+        key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
+        key_int(c->k, "NT", c->tile);
+}
+
+static void fact_rows(Ctx *c)
+{
+        const Vtype *t = &sel_result(c, 0)->type;
+        if (t->dim[0].sym == DIM_const)
+                key_int(c->k, "ROWS", t->dim[0].n);
+        else
+                key_word(c->k, "ROWS", dim_name[t->dim[0].sym]);
+}
+
+static void grid_rows(Ctx *c)
+{
+        fact_rows(c);
+        sel_grid_rows(c);
+}
+static void grid_elements(Ctx *c)
+{
+        grid_rows(c);
+        sel_grid(c, 1, DIM_const, dim_last(&sel_result(c, 0)->type), COLUMNS);
+}
+static void grid_matmul(Ctx *c)
+{
+        Vtype x = sel_type(c, S_x);
+        key_int(c->k, "RPB", c->rows);
+        sel_grid(c, 0, DIM_const, sel_matmul_tiles(c), 1);
+        sel_grid(c, 1, x.dim[0].sym, x.dim[0].sym == DIM_const ? x.dim[0].n : 1, c->tile);
+}
+static void grid_headmul(Ctx *c)
+{
+        key_int(c->k, "RPB", c->rows);
+        sel_grid(c, 0, DIM_const, sel_dim(c, S_w, 1), c->rows);
+        sel_grid(c, 1, DIM_const, sel_dim(c, S_w, 0), 1);
+        sel_grid(c, 2, DIM_n_tok, 1, c->tile);
+}
+static void grid_kv_append(Ctx *c)
+{
+        sel_grid(c, 0, DIM_n_tok, 1, 1);
+        sel_grid(c, 1, DIM_const, sel_state(c)->heads, 1);
+}
+static void grid_attend(Ctx *c)
+{
+        i64 heads = sel_state(c)->heads, split = one_token(c) ? size(c, "SPLIT", 1, 64, clamp(128 / heads, 1, 32)) : 1;
+        key_int(c->k, "SPLIT", split);
+        sel_grid(c, 0, DIM_n_tok, 1, 1);
+        sel_grid(c, 1, DIM_const, heads, 1);
+        sel_grid(c, 2, DIM_const, split, 1);
+}
+static void grid_route(Ctx *c)
+{
+        i64 split = has(c, S_w) ? size(c, "SPLIT", 1, 64, clamp(sel_tiles(sel_dim(c, S_w, 0), 8), 1, 32)) : 1;
+        key_int(c->k, "SPLIT", split);
+        sel_grid(c, 0, DIM_n_tok, 1, 1);
+        sel_grid(c, 1, DIM_const, split, 1);
+}
+static void grid_sort(Ctx *c)
+{
+        sel_grid(c, 0, DIM_const, 1, 1);
+}
+static void grid_experts_up(Ctx *c)
+{
+        bool order = has(c, S_order);
+        c->cols = size(c, "PART", 16, 32, order ? 32 : 16);
+        if (c->cols % 16)
+                tab_err(c->tune, "PART is 16 or 32");
+        key_int(c->k, "PART", c->cols);
+        sel_grid(c, 0, DIM_const, sel_dim(c, S_gate, 1), c->cols);
+        sel_grid(c, 1, DIM_const, order ? sel_dim(c, S_gate, 0) : sel_last(c, S_route), 1);
+        sel_grid(c, 2, order ? DIM_const : DIM_n_tok, 1, 1);
+}
+static void grid_experts_down(Ctx *c)
+{
+        key_int(c->k, "RPB", c->rows);
+        sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);
+        sel_grid(c, 1, has(c, S_order) ? DIM_const : DIM_n_tok, 1, 1);
+}
+
+#define ROWS(op)     [OP_##op] = grid_rows
+#define ELEMENTS(op) [OP_##op] = grid_elements
+#define OWN(op)      [OP_##op] = grid_##op
+const SelTarget sel_cuda = {begin,
+        {ELEMENTS(add), ELEMENTS(mul), ELEMENTS(glu), ELEMENTS(scale), ROWS(slice), ROWS(concat), ROWS(rmsnorm), ROWS(rope),
+                OWN(matmul), OWN(headmul), OWN(kv_append), OWN(attend), OWN(route), OWN(sort), OWN(experts_up), OWN(experts_down),
+                [OP_dequant] = sel_grid_table, [OP_embed] = sel_grid_rows, [OP_rows] = sel_grid_rows,
+                [OP_quantize] = sel_grid_rows}};

@@ -1,0 +1,38 @@
+/* What the files of instruction selection share: select.c, which knows the operations, and one file a target, which knows how
+ * each is cut into blocks. */
+#ifndef MOEC_SELECT_PART_H
+#define MOEC_SELECT_PART_H
+#include "codegen/select.h"
+
+typedef struct Ctx {
+        const Graph *g;
+        const Node *n;
+        const Tab *tune; /* of the operation; NULL */
+        Sel *s;
+        Key *k;
+        i64 tile; /* tokens that share one unpacking of a weight */
+        i64 rows; /* of a weight, a block */
+        i64 cols; /* of an expert's hidden layer, a block */
+} Ctx;
+
+/* begin: tile sizes and the facts that every kernel of the target gets; grid: by operation. */
+typedef struct SelTarget {
+        void (*begin)(Ctx *);
+        void (*grid[N_OP])(Ctx *);
+} SelTarget;
+extern const SelTarget sel_cpu, sel_cuda;
+
+Vtype sel_type(const Ctx *c, Slot s);
+i64 sel_last(const Ctx *c, Slot s);
+i64 sel_dim(const Ctx *c, Slot s, u32 i);
+const Val *sel_result(const Ctx *c, u32 i);
+const State *sel_state(const Ctx *c);
+
+/* blocks along an axis: ceil(mul * size(sym) / div). Axes that nobody sets have one. */
+void sel_grid(Ctx *c, u32 axis, DimSym sym, i64 mul, i64 div);
+void sel_grid_rows(Ctx *c);  /* a block a row of the first result */
+void sel_grid_table(Ctx *c); /* a block a row of the weight */
+i64 sel_tiles(i64 n, i64 each);
+i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
+
+#endif

@@ -1,0 +1,373 @@
+/* Loads a plan onto a CUDA device: context, code, memory, weights. */
+#include "runtime/cuda.h"
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WEIGHT_START 256        /* alignment of a weight on the device */
+#define CHUNK        (32ull << 20) /* bytes of a pinned buffer */
+#define N_CHUNK      2
+
+/* ---- device ---- */
+
+static moec_status take_device(CudaRt *c, moec_error *e)
+{
+        moec_status st = driver_open(NULL, &c->d, e);
+        if (st == MOEC_OK)
+                st = driver_device(c->d, 0, &c->device, e);
+        if (st != MOEC_OK)
+                return st;
+        const Driver *d = c->d;
+        int rc = d->cuDevicePrimaryCtxRetain(&c->context, c->device.id);
+        if (rc == CU_OK)
+                rc = d->cuCtxSetCurrent(c->context);
+        if (rc == CU_OK)
+                rc = d->cuStreamCreate(&c->stream, CU_STREAM_OF_ITS_OWN);
+        for (size_t i = 0; rc == CU_OK && i < COUNT(c->event); i++)
+                rc = d->cuEventCreate(&c->event[i], 0);
+        return driver_check(d, rc, "opening the device", e);
+}
+
+/* ---- code ---- */
+
+/* Whether the image named arch runs on the device, and how well: 0 not at all. "sm_90a" runs on 9.0 alone, "sm_89" on 8.9 and
+ * later of 8, "compute_80" (translated when loaded) on 8.0 and later; "compute_90a" on 9.0 alone. */
+static u32 suits(const char *arch, const Device *d)
+{
+        bool ptx = strncmp(arch, "compute_", 8) == 0;
+        if (!ptx && strncmp(arch, "sm_", 3) != 0)
+                return 0;
+        char *end;
+        unsigned long v = strtoul(arch + (ptx ? 8 : 3), &end, 10);
+        u32 major = (u32)v / 10, minor = (u32)v % 10;
+        if (*end)
+                return major == d->major && minor == d->minor ? (ptx ? 2000 : 4000) + (u32)v : 0;
+        if (ptx)
+                return v <= d->major * 10 + d->minor ? 1000 + (u32)v : 0;
+        return major == d->major && minor <= d->minor ? 3000 + (u32)v : 0;
+}
+
+static moec_status no_code(const CudaRt *c, moec_error *e)
+{
+        const Plan *p = c->rt.plan;
+        return fail(e, MOEC_NO_DEVICE,
+                "the plan is for %s, but the device, %s, is sm_%u%u; compile it for that: --target cuda:sm_%u%u%s",
+                plan_str(p, p->META->isa), c->device.name, c->device.major, c->device.minor, c->device.major, c->device.minor,
+                c->device.major >= 9 ? "a" : "");
+}
+
+/* Which of a kernel's images, which lie at its PlanKernel.image and behind, as many as META.isa names. */
+static bool find_image(const CudaRt *c, u32 *which)
+{
+        const Plan *p = c->rt.plan;
+        const char *isa = plan_str(p, p->META->isa);
+        u32 best = 0;
+        for (u32 i = 0; *isa; i++) {
+                char arch[32];
+                size_t len = strcspn(isa, ",");
+                snprintf(arch, sizeof arch, "%.*s", (int)MIN(len, sizeof arch - 1), isa);
+                u32 s = suits(arch, &c->device);
+                if (s > best) {
+                        best = s;
+                        *which = i;
+                }
+                isa += len + (isa[len] == ',');
+        }
+        return best != 0;
+}
+
+/* PTX is a string, and needs its end; a CUBIN is aligned in the plan. */
+static int load_image(const CudaRt *c, const PlanImage *im, CuModule **m)
+{
+        const u8 *p = c->rt.plan->CODE + im->offset;
+        if (im->kind != PLAN_PTX)
+                return c->d->cuModuleLoadData(m, p);
+        char *text = malloc(im->bytes + 1);
+        if (!text)
+                return CU_NO_MEMORY;
+        memcpy(text, p, im->bytes);
+        text[im->bytes] = 0;
+        int rc = c->d->cuModuleLoadData(m, text);
+        free(text);
+        return rc;
+}
+
+static moec_status load_code(CudaRt *c, moec_error *e)
+{
+        const Plan *p = c->rt.plan;
+        const PlanImage *im;
+        u64 n = plan_count(p, PLAN_KERNEL), n_image = plan_images(p, &im);
+        u32 which;
+        if (!find_image(c, &which))
+                return no_code(c, e);
+        c->module = calloc(n + 1, sizeof *c->module);
+        c->kernel = calloc(n + 1, sizeof *c->kernel);
+        c->graph = calloc(plan_count(p, PLAN_PHASE), sizeof *c->graph);
+        if (!c->module || !c->kernel || !c->graph)
+                return fail(e, MOEC_NO_MEMORY, "out of memory loading kernels");
+        for (u64 i = 0; i < n; i++) {
+                const PlanKernel *k = &p->KERNEL[i];
+                const char *name = plan_str(p, k->name);
+                char what[128];
+                snprintf(what, sizeof what, "loading kernel %.80s", name);
+                if ((u64)k->image + which >= n_image || im[k->image + which].kind == PLAN_SO)
+                        return fail(e, MOEC_DAMAGED, "the plan has no code of kernel %s for CUDA; compile it again", name);
+                int rc = load_image(c, &im[k->image + which], &c->module[i]);
+                if (rc == CU_OK)
+                        rc = c->d->cuModuleGetFunction(&c->kernel[i], c->module[i], name);
+                if (rc == CU_INVALID_IMAGE || rc == CU_NO_BINARY)
+                        return fail(e, MOEC_NO_DEVICE, "the driver does not take the code of kernel %s: it is older than the plan's compiler; "
+                                "install a newer driver, or compile the model on this machine", name);
+                if (rc != CU_OK)
+                        return driver_check(c->d, rc, what, e);
+        }
+        return MOEC_OK;
+}
+
+/* ---- memory ---- */
+
+static moec_status check_launches(const CudaRt *c, moec_error *e)
+{
+        const Plan *p = c->rt.plan;
+        for (u64 i = 0; i < plan_count(p, PLAN_PHASE); i++) {
+                const PlanPhase *f = &p->PHASE[i];
+                const u32 size[N_PLAN_DIM] = {1, f->max_tok, f->max_out, c->rt.n_seq, c->rt.n_ctx};
+                for (u32 j = f->launch; j < f->launch + f->n_launch; j++) {
+                        const PlanLaunch *l = &p->LAUNCH[j];
+                        u32 threads = p->KERNEL[l->kernel].threads;
+                        if (l->n_arg > CUDA_MAX_ARG || threads < 1 || threads > 1024)
+                                return fail(e, MOEC_DAMAGED, "launch %s: %u arguments and blocks of %u threads; compile the plan again",
+                                        plan_str(p, l->label), l->n_arg, threads);
+                        for (u32 axis = 0; axis < 3; axis++)
+                                if (((u64)l->mul[axis] * size[l->dim[axis]] + l->div[axis] - 1) / l->div[axis] > (axis ? 65535 : INT32_MAX))
+                                        return fail(e, MOEC_REFUSED, "launch %s has too many blocks for CUDA; use a smaller batch",
+                                                plan_str(p, l->label));
+                }
+        }
+        return MOEC_OK;
+}
+
+static u64 weight_room(const PlanWeight *w)
+{
+        return (w->dst_bytes + WEIGHT_START - 1) & ~(u64)(WEIGHT_START - 1);
+}
+
+static moec_status check_memory(CudaRt *c, moec_error *e)
+{
+        size_t free_bytes = 0, total = 0;
+        char who[160];
+        moec_status st = driver_check(c->d, c->d->cuMemGetInfo(&free_bytes, &total), "asking for its memory", e);
+        snprintf(who, sizeof who, "the device (%.100s)", c->device.name);
+        return st == MOEC_OK ? rt_check_memory(&c->rt, (Memory){free_bytes, who}, e) : st;
+}
+
+static moec_status allocate(CudaRt *c, CuPtr *p, u64 bytes, bool clear, const char *what, moec_error *e)
+{
+        int rc = c->d->cuMemAlloc(p, MAX(bytes, WEIGHT_START));
+        if (rc == CU_OK && clear && bytes)
+                rc = c->d->cuMemsetD8Async(*p, 0, bytes, c->stream);
+        return driver_check(c->d, rc, what, e);
+}
+
+static moec_status alloc_memory(CudaRt *c, moec_error *e)
+{
+        const Plan *p = c->rt.plan;
+        u64 weights = 0, rows = 0, stride = rt_round(4ull * c->rt.max_tok);
+        moec_status st;
+        for (u64 i = 0; i < plan_count(p, PLAN_WEIGHT); i++)
+                weights += weight_room(&p->WEIGHT[i]);
+        for (u64 i = 0; i < plan_count(p, PLAN_PHASE); i++)
+                rows = MAX(rows, p->PHASE[i].max_out);
+        c->input_bytes = PLAN_ALIGN + N_PLAN_INPUT * stride;
+        if ((st = allocate(c, &c->weights, weights, false, "weights", e)) != MOEC_OK ||
+                (st = allocate(c, &c->kv, c->rt.mem.kv, true, "the KV cache", e)) != MOEC_OK ||
+                (st = allocate(c, &c->arena, p->META->arena_bytes, true, "scratch", e)) != MOEC_OK ||
+                (st = allocate(c, &c->dim, c->input_bytes, true, "inputs", e)) != MOEC_OK)
+                return st;
+        void *host = NULL, *logits = NULL;
+        int rc = c->d->cuMemHostAlloc(&host, c->input_bytes, 0);
+        if (rc == CU_OK)
+                rc = c->d->cuMemHostAlloc(&logits, 4 * rows * p->META->n_vocab, 0);
+        c->host_dim = host;
+        c->host_logits = logits;
+        if (rc != CU_OK)
+                return driver_check(c->d, rc, "pinned memory for a step", e);
+        memset(host, 0, c->input_bytes);
+        for (u64 i = 0; i < N_PLAN_INPUT; i++)
+                c->host_input[i] = (i32 *)(void *)((u8 *)host + PLAN_ALIGN + i * stride);
+        return MOEC_OK;
+}
+
+static moec_status resolve_args(CudaRt *c, moec_error *e)
+{
+        const Plan *p = c->rt.plan;
+        u64 n_weight = plan_count(p, PLAN_WEIGHT), at = c->weights;
+        u64 *weight = calloc(n_weight + 1, sizeof *weight);
+        c->arg = calloc(plan_count(p, PLAN_ARG) + 1, sizeof *c->arg);
+        if (!weight || !c->arg) {
+                free(weight);
+                return fail(e, MOEC_NO_MEMORY, "out of memory loading a plan");
+        }
+        RtPlaces places = {.arena = c->arena, .kv = c->kv, .weight = weight};
+        for (u64 i = 0; i < N_PLAN_INPUT; i++)
+                places.input[i] = c->dim + PLAN_ALIGN + i * rt_round(4ull * c->rt.max_tok);
+        for (u64 i = 0; i < n_weight; at += weight_room(&p->WEIGHT[i++]))
+                weight[i] = at;
+        moec_status st = rt_resolve(&c->rt, &places, c->arg, e);
+        free(weight);
+        return st;
+}
+
+/* ---- weights ---- */
+
+/* Pinned buffers, filled in turns: one is sent while the next is packed. */
+typedef struct Stream {
+        u8 *buffer[N_CHUNK];
+        CuEvent *sent[N_CHUNK];
+        u64 bytes[N_CHUNK]; /* in the buffer */
+        u32 turn;
+        CuPtr at; /* where the buffer's first byte goes */
+} Stream;
+
+static moec_status stream_send(CudaRt *c, Stream *s, moec_error *e)
+{
+        u32 t = s->turn;
+        if (!s->bytes[t])
+                return MOEC_OK;
+        int rc = c->d->cuMemcpyHtoDAsync(s->at, s->buffer[t], s->bytes[t], c->stream);
+        if (rc == CU_OK)
+                rc = c->d->cuEventRecord(s->sent[t], c->stream);
+        s->at += s->bytes[t];
+        s->turn = (t + 1) % N_CHUNK;
+        if (rc == CU_OK)
+                rc = c->d->cuEventSynchronize(s->sent[s->turn]);
+        s->bytes[s->turn] = 0;
+        return driver_check(c->d, rc, "sending weights", e);
+}
+
+static moec_status send_weight(CudaRt *c, Stream *s, u64 i, moec_error *e)
+{
+        const PlanWeight *w = &c->rt.plan->WEIGHT[i];
+        u64 n = weights_n_rows(w), row = w->dst_bytes / n;
+        moec_status st = MOEC_OK;
+        if (row > CHUNK)
+                return fail(e, MOEC_UNSUPPORTED, "weight %s has rows of more than %llu bytes", plan_str(c->rt.plan, w->name), CHUNK);
+        for (u64 at = 0; st == MOEC_OK && at < n;) {
+                u64 fits = (CHUNK - s->bytes[s->turn]) / row, now = MIN(fits, n - at);
+                if (now)
+                        st = weights_rows(&c->rt.weights, i, at, now, s->buffer[s->turn] + s->bytes[s->turn], c->rt.pool, e);
+                at += now;
+                s->bytes[s->turn] += now * row;
+                if (st == MOEC_OK && at < n)
+                        st = stream_send(c, s, e);
+        }
+        weights_forget(&c->rt.weights, i);
+        u64 pad = weight_room(w) - w->dst_bytes;
+        if (st == MOEC_OK && s->bytes[s->turn] + pad > CHUNK)
+                st = stream_send(c, s, e);
+        memset(s->buffer[s->turn] + s->bytes[s->turn], 0, pad);
+        s->bytes[s->turn] += pad;
+        return st;
+}
+
+static moec_status send_all(CudaRt *c, Stream *s, moec_error *e)
+{
+        u64 n = plan_count(c->rt.plan, PLAN_WEIGHT), told = 0, at = 0;
+        moec_status st = MOEC_OK;
+        for (u64 i = 0; st == MOEC_OK && i < n; i++) {
+                st = send_weight(c, s, i, e);
+                at += c->rt.plan->WEIGHT[i].dst_bytes;
+                if (st == MOEC_OK && c->rt.progress && (at - told > 64u << 20 || i + 1 == n)) {
+                        told = at;
+                        if (!c->rt.progress(c->rt.user, "loading", at, c->rt.mem.weights))
+                                return fail(e, MOEC_INTERRUPTED, "stopped while loading weights");
+                }
+        }
+        if (st == MOEC_OK)
+                st = stream_send(c, s, e);
+        return st;
+}
+
+static moec_status load_weights(CudaRt *c, moec_error *e)
+{
+        const Driver *d = c->d;
+        Stream s = {.at = c->weights};
+        int rc = CU_OK;
+        for (u32 i = 0; rc == CU_OK && i < N_CHUNK; i++) {
+                void *p = NULL;
+                rc = d->cuMemHostAlloc(&p, CHUNK, 0);
+                s.buffer[i] = p;
+                if (rc == CU_OK)
+                        rc = d->cuEventCreate(&s.sent[i], 0);
+        }
+        moec_status st = driver_check(d, rc, "pinned memory to load weights through", e);
+        if (st == MOEC_OK)
+                st = send_all(c, &s, e);
+        rc = d->cuStreamSynchronize(c->stream);
+        if (st == MOEC_OK)
+                st = driver_check(d, rc, "sending weights", e);
+        for (u32 i = 0; i < N_CHUNK; i++) {
+                if (s.sent[i])
+                        d->cuEventDestroy(s.sent[i]);
+                if (s.buffer[i])
+                        d->cuMemFreeHost(s.buffer[i]);
+        }
+        return st;
+}
+
+/* ---- */
+
+moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e)
+{
+        CudaRt *c = (CudaRt *)(void *)rt;
+        moec_status st;
+        (void)opt;
+        if ((st = check_launches(c, e)) != MOEC_OK || (st = take_device(c, e)) != MOEC_OK)
+                return st;
+        if ((st = load_code(c, e)) != MOEC_OK || (st = check_memory(c, e)) != MOEC_OK || (st = alloc_memory(c, e)) != MOEC_OK)
+                return st;
+        if ((st = load_weights(c, e)) != MOEC_OK)
+                return st;
+        return resolve_args(c, e);
+}
+
+static void free_device(CudaRt *c)
+{
+        const Driver *d = c->d;
+        const CuPtr memory[] = {c->weights, c->kv, c->arena, c->dim};
+        void *const pinned[] = {c->host_dim, c->host_logits};
+        d->cuCtxSetCurrent(c->context);
+        if (c->stream)
+                d->cuStreamSynchronize(c->stream);
+        for (u64 i = 0; c->graph && i < plan_count(c->rt.plan, PLAN_PHASE); i++)
+                if (c->graph[i])
+                        d->cuGraphExecDestroy(c->graph[i]);
+        for (u64 i = 0; c->module && i < plan_count(c->rt.plan, PLAN_KERNEL); i++)
+                if (c->module[i])
+                        d->cuModuleUnload(c->module[i]);
+        for (size_t i = 0; i < COUNT(memory); i++)
+                if (memory[i])
+                        d->cuMemFree(memory[i]);
+        for (size_t i = 0; i < COUNT(pinned); i++)
+                if (pinned[i])
+                        d->cuMemFreeHost(pinned[i]);
+        for (size_t i = 0; i < COUNT(c->event); i++)
+                if (c->event[i])
+                        d->cuEventDestroy(c->event[i]);
+        if (c->stream)
+                d->cuStreamDestroy(c->stream);
+        d->cuDevicePrimaryCtxRelease(c->device.id);
+}
+
+void cuda_close(Rt *rt)
+{
+        CudaRt *c = (CudaRt *)(void *)rt;
+        if (c->context)
+                free_device(c);
+        driver_close(c->d);
+        free(c->module);
+        free(c->kernel);
+        free(c->graph);
+        free(c->arg);
+}

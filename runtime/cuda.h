@@ -1,0 +1,32 @@
+/* A plan on a CUDA device: what exec_cuda.c runs and cuda.c loads. */
+#ifndef MOEC_CUDA_H
+#define MOEC_CUDA_H
+#include "runtime/driver.h"
+#include "runtime/exec_part.h"
+
+#define CUDA_MAX_ARG 256 /* of a launch */
+
+typedef struct CudaRt {
+        Rt rt;
+        Driver *d;
+        Device device;
+        CuContext *context;
+        CuStream *stream;
+        CuEvent *event[2];
+        CuModule **module;     /* [KERNEL] */
+        CuFunction **kernel;   /* [KERNEL] */
+        CuGraphExec **graph;   /* [PHASE]; NULL until first needed */
+        CuPtr weights, kv, arena;
+        CuPtr dim;             /* KernelDim, and behind it the inputs: input_bytes together */
+        u64 input_bytes;
+        u64 *arg;              /* [ARG]: device pointers */
+        KernelDim *host_dim;   /* the same on the host, pinned */
+        i32 *host_input[N_PLAN_INPUT];
+        float *host_logits;    /* pinned, for the most rows of a phase */
+        moec_error late;       /* what could not be told when it happened */
+} CudaRt;
+
+moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e);
+void cuda_close(Rt *rt);
+
+#endif
