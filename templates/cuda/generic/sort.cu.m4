@@ -7,7 +7,7 @@
 m4_include(«prelude.m4»)
 enum { E = MOE_experts, KTOP = MOE_KTOP };
 __shared__ u32 next[WARPS][E]; // a warp's pairs of an expert; then where its next one goes
-__shared__ u32 all[E];
+__shared__ u32 start[E];
 
 moe_kernel
 {
@@ -46,20 +46,20 @@ moe_kernel
                                 next[w][e] = sum;
                                 sum += here;
                         }
-                        all[e] = sum;
+                        start[e] = sum;
                 }
                 barrier();
                 if (warp == 0) {
                         u32 base = 0;
                         for (int e0 = 0; e0 < E; e0 += 32) {
                                 int e = e0 + (int)lane;
-                                u32 mine = e < E ? all[e] : 0, upto = mine;
+                                u32 mine = e < E ? start[e] : 0, upto = mine;
                                 for (int m = 1; m < 32; m *= 2) {
                                         u32 other = shfl(upto, (int)lane - m < 0 ? 0 : (int)lane - m);
                                         upto += (int)lane >= m ? other : 0;
                                 }
                                 if (e < E) {
-                                        all[e] = base + upto - mine;
+                                        start[e] = base + upto - mine;
                                         off[e] = base + upto - mine;
                                 }
                                 base += shfl(upto, 31);
@@ -69,7 +69,7 @@ moe_kernel
                 }
                 barrier();
                 for (int i = TID; i < WARPS * E; i += THREADS)
-                        next[i / E][i % E] += all[i % E];
+                        next[i / E][i % E] += start[i % E];
                 barrier();
         }
 }

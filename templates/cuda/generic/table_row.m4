@@ -14,7 +14,7 @@ __device__ const u8 field[][2] = {MOE_FIELDS};
 
 template <bool FLOAT> struct Values;
 template <> struct Values<false> {
-        static INLINE_IN void put(const W &w, int u, float *out)
+        template <class W> static INLINE_IN void put(const W &w, int u, float *out)
         {
                 for (int g = 0; g < W::UNIT / 16; g++) {
                         u32 c[4];
@@ -26,7 +26,7 @@ template <> struct Values<false> {
         }
 };
 template <> struct Values<true> {
-        static INLINE_IN void put(const W &w, int u, float *out)
+        template <class W> static INLINE_IN void put(const W &w, int u, float *out)
         {
                 for (int i = 0; i < W::UNIT; i++)
                         out[W::UNIT * u + i] = w.value(i);
