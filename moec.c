@@ -37,6 +37,8 @@ static const char *target_of(const moec_options *opt)
                 return "cpu";
         if (!strncmp(t, "cuda", 4))
                 err(MOEC_NO_DEVICE, "target %s: this build has no CUDA target; use --target cpu", t);
+        if (!strcmp(t, "eval"))
+                err(MOEC_USAGE, "target eval: the interpreter compiles nothing; use --target cpu here");
         err(MOEC_USAGE, "target %s: there are auto, cpu and eval", t);
 }
 

@@ -153,6 +153,7 @@ typedef struct moec_timing {
         double compile_s, load_s;
         bool compiled; /* false: the plan came from the cache or the file */
         uint64_t weight_bytes, kv_bytes, scratch_bytes;
+        int threads;
         char target[64]; /* what was chosen, and for auto why */
 } moec_timing;
 

@@ -86,6 +86,7 @@ moec_status front_load_eval(const moec_model *m, const moec_options *opt, moec_c
         ctx->self = s;
         ctx->timing.load_s = now_s() - start;
         ctx->timing.weight_bytes = m->info.weight_bytes;
+        ctx->timing.threads = 1;
         snprintf(ctx->timing.target, sizeof ctx->timing.target, "eval, the interpreter (%s activations)", s->exact ? "exact" : "q8");
         return MOEC_OK;
 }

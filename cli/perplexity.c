@@ -80,7 +80,7 @@ static int measure(Measure *w, const int32_t *ids, int n)
         int status = 0;
         double start = seconds();
         if (n < 2 * c)
-                return usage(w->a,
+                return usage(
                         "%s has %d tokens, and two windows of %d take %d; give a longer text or a smaller -c",
                         w->a->file, n, c, 2 * c);
         w->step = w->a->batch > 0 ? w->a->batch : 512;
@@ -143,7 +143,7 @@ int cmd_perplexity(const Args *a)
         if (!path)
                 return MOEC_USAGE;
         if (!a->file)
-                return usage(a, "over which text? give a file with -f");
+                return usage("over which text? give a file with -f");
         int status = read_text(a->file, &t);
         if (status)
                 return status;

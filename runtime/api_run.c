@@ -112,10 +112,12 @@ static moec_status load_plan(moec_context *c, const moec_options *opt, moec_erro
         t->weight_bytes = m.weights;
         t->kv_bytes = m.kv;
         t->scratch_bytes = m.scratch;
-        u32 threads = pool_threads(rt_pool(c->rt));
+        t->threads = (int)pool_threads(rt_pool(c->rt));
+        bool chosen = !c->model->plan && (!opt->target || !strcmp(opt->target, "auto"));
         const char *isa = plan_str(p, p->META->isa);
-        snprintf(t->target, sizeof t->target, "%s %.*s, %u thread%s", plan_str(p, p->META->target),
-                (int)strcspn(isa, ":"), isa, threads, threads == 1 ? "" : "s");
+        snprintf(t->target, sizeof t->target, "%s %.*s, %d thread%s%s", plan_str(p, p->META->target),
+                (int)strcspn(isa, ":"), isa, t->threads, t->threads == 1 ? "" : "s",
+                chosen ? " (auto: this build's only target)" : "");
         return MOEC_OK;
 }
 
