@@ -7,7 +7,7 @@ T_SH   := tests/layers.sh $(filter-out %/lib.sh,$(wildcard tests/e2e/*.sh))
 T_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 T_OBJ  := $(T_LIB) $(T_SRC:%.c=$(B)/%.o) $(T_SLOW:%.c=$(B)/%.o)
 T_BIN  := $(T_SRC:%.c=$(B)/%)
-export B CC MODELS
+export B CC OPT MODELS
 
 $(T_BIN) $(T_SLOW:%.c=$(B)/%): $(B)/%: $(B)/%.o $(T_LIB) $(B)/libmoec.a
 	$(SAY)$(CC) -pthread $(OPT) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
