@@ -121,6 +121,7 @@ static void in_parts(Stages *s)
         for (u32 i = 0; i < in->n_tensor; i++) {
                 const GgufTensor *t = gguf_tensor_at(g, i);
                 tensor[i] = (EmitTensor){t->name, t->part, t->offset, t->bytes};
+                part[t->part].bytes = MAX(part[t->part].bytes, t->offset + t->bytes); /* a shape file ends before its data */
         }
         in->part = part;
         in->tensor = tensor;
@@ -216,21 +217,6 @@ static const char *plan_text(Stages *s)
                 hash_hex(h, lua));
 }
 
-/* A plan in memory of its own. */
-moec_status plan_own(const Buf *b, Plan **plan, moec_error *e)
-{
-        void *p = NULL;
-        if (posix_memalign(&p, PLAN_ALIGN, b->len) != 0)
-                return fail(e, MOEC_NO_MEMORY, "out of memory for a plan of %zu bytes", b->len);
-        memcpy(p, b->p, b->len);
-        moec_status st = plan_view(p, b->len, plan, e);
-        if (st)
-                free(p);
-        else
-                (*plan)->owned = p;
-        return st;
-}
-
 static void make_or_get(Stages *s, Plan **plan, bool *from_cache)
 {
         moec_error e = {0};
@@ -240,17 +226,17 @@ static void make_or_get(Stages *s, Plan **plan, bool *from_cache)
         const char *text = plan_text(s);
         Hash key = hash_bytes(text, strlen(text));
         *from_cache = !s->opt->keep && cache_get(s->cache, key, "plan", &hit);
-        if (*from_cache && plan_view(hit.data, hit.bytes, plan, NULL) == MOEC_OK) {
-                (*plan)->map = hit.map;
-                return;
-        }
-        if (*from_cache)
+        if (*from_cache) {
+                moec_status st = plan_take(&hit.map, hit.at, hit.bytes, "cached plan", plan, NULL);
                 map_close(&hit.map);
-        *from_cache = false;
+                if (st == MOEC_OK)
+                        return;
+                *from_cache = false;
+        }
         Buf b = {0};
         stages_plan(s, &b);
         cache_put(s->cache, key, "plan", text, b.p, b.len, NULL);
-        moec_status st = plan_own(&b, plan, &e);
+        moec_status st = plan_copy(b.p, b.len, plan, &e);
         buf_free(&b);
         if (st)
                 err_rethrow(&e);

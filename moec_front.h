@@ -50,8 +50,6 @@ void stages_plan(Stages *s, Buf *out);         /* the whole way: the plan append
 /* The plan of opt, from the cache or made. cache may be NULL. */
 moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache, moec_error *e);
 
-moec_status plan_own(const Buf *b, Plan **plan, moec_error *e); /* a plan in memory of its own */
-
 /* ---- the interpreter as a target (moec_eval.c) ---- */
 moec_status front_load_eval(const moec_model *m, const moec_options *opt, moec_context *ctx, moec_error *e);
 

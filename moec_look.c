@@ -118,8 +118,10 @@ static void dump_graph(const Dump *d, const Graph *g, Buf *out)
                 if (d->layer < 0)
                         print(g, out);
                 for (u32 i = 0; d->layer >= 0 && i < g->n_node; i++)
-                        if (attr_i(&g->node[i], A_layer) == d->layer)
+                        if (attr_i(&g->node[i], A_layer) == d->layer) {
                                 print_node(g, i, out);
+                                buf_char(out, '\n');
+                        }
                 return;
         }
         dot(g, d->layer, !strcmp(d->format, "dot") ? out : &text);

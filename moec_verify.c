@@ -93,7 +93,7 @@ static void compile(Check *c, const Front *f, const moec_options *opt)
         if (cache_open(front_cache_dir(c->arena, opt), &s->cache, &e) != MOEC_OK)
                 err_rethrow(&e);
         stages_plan(s, &b);
-        moec_status st = plan_own(&b, &c->plan, &e);
+        moec_status st = plan_copy(b.p, b.len, &c->plan, &e);
         buf_free(&b);
         if (st == MOEC_OK)
                 st = rt_open(c->plan, opt, c->n + 1, 1, &c->rt, &e);
@@ -166,12 +166,30 @@ static void run(Check *c, const moec_model *m, const moec_options *opt, const i3
         tell(c, r, &worst, json, out);
 }
 
+/* A plan has no graph to interpret; what it embeds can be checked for damage. */
+static moec_status verify_embedded(const moec_model *m, moec_verify_report *report, char **text, moec_error *e)
+{
+        u64 n = plan_count(m->plan, PLAN_WDATA);
+        Buf out = {0};
+        if (!n)
+                return fail(e, MOEC_USAGE, "%s is a plan without weights; give the GGUF, which the interpreter needs too", m->path);
+        bool good = hash_same(plan_wdata_hash((Hash){0, 0}, m->plan->WDATA, n), m->plan->head->wdata_checksum);
+        if (report)
+                *report = (moec_verify_report){.passed = good};
+        if (!good)
+                return fail(e, MOEC_MISMATCH, "%s: the embedded weights are damaged; compile it again", m->path);
+        buf_fmt(&out, "passed: %llu bytes of embedded weights are what was compiled\n", (unsigned long long)n);
+        *text = out.p;
+        return MOEC_OK;
+}
+
 moec_status moec_verify(const moec_model *m, const moec_options *opt, const int32_t *ids, int n, const char *format,
         moec_verify_report *report, char **text, moec_error *e)
 {
         static const moec_options defaults;
+        *text = NULL;
         if (!m->front)
-                return fail(e, MOEC_USAGE, "%s is a plan; give the GGUF, which the interpreter needs too", m->path);
+                return verify_embedded(m, report, text, e);
         Arena *a = arena_new();
         moec_verify_report *const r = NEW(a, moec_verify_report);
         Check *c = NEW(a, Check);
@@ -181,7 +199,6 @@ moec_status moec_verify(const moec_model *m, const moec_options *opt, const int3
         c->arena = a;
         c->s = NEW(a, Stages);
         c->log = NEW(a, Buf);
-        *text = NULL;
         if (TRAP(&t) == 0) {
                 run(c, m, opt ? opt : &defaults, ids, n, format && !strcmp(format, "json"), r, out);
                 trap_pop(&t);

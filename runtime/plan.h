@@ -157,7 +157,6 @@ typedef struct PlanPart {
 /* ---- reading (plan.c) ---- */
 typedef struct Plan {
         Map map;        /* empty if the memory is somebody else's */
-        void *owned;    /* or malloc'ed memory that plan_close frees; NULL */
         const u8 *p;
         u64 bytes;
         const PlanHead *head;
@@ -176,6 +175,8 @@ void plan_close(Plan *p); /* NULL is fine */
 static inline const char *plan_str(const Plan *p, u32 off) { return p->STR + off; }
 static inline u64 plan_count(const Plan *p, PlanSection s) { return p->head->section[s].count; }
 u64 plan_images(const Plan *p, const PlanImage **image);
+/* wdata_checksum's definition: hash_mix over pieces of 1 MiB, from zero. Continues h; n a multiple of that but for the end. */
+Hash plan_wdata_hash(Hash h, const void *p, u64 n);
 u64 plan_blocks(const PlanLaunch *l, const u32 size[N_PLAN_DIM]); /* UINT64_MAX: more than 2^32 - 1 */
 u64 plan_weight_bytes(u32 type, u32 layout, u32 rank, const u64 dim[4]); /* dst_bytes; 0: no such weight */
 
