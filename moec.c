@@ -77,8 +77,10 @@ void stages_open(Stages *s, Arena *a, const Front *f, const moec_options *opt, c
         s->pipeline = pipeline_read(a, lua_table(s, "pipeline.lua"), target);
         s->in.tune = tab_tab(lua_table(s, "tune.lua"), target);
         if (s->pipeline->n_phase > MAX_PHASE)
-                err(MOEC_ERROR, "pipeline.lua: %u phases for %s, at most %d", s->pipeline->n_phase, target, MAX_PHASE);
-        u64 batch = opt->n_batch > 0 ? (u64)opt->n_batch : DEFAULT_BATCH, vocab = MAX(f->model.info.n_vocab, 1);
+                err(MOEC_ERROR, "pipeline.lua: %u phases for %s, at most %d", s->pipeline->n_phase, target,
+                        MAX_PHASE);
+        u64 batch = opt->n_batch > 0 ? (u64)opt->n_batch : DEFAULT_BATCH,
+            vocab = MAX(f->model.info.n_vocab, 1);
         for (u32 i = 0; i < s->pipeline->n_phase; i++) {
                 const Phase *p = &s->pipeline->phase[i];
                 Stage *st = &s->stage[s->n++];
@@ -94,7 +96,8 @@ void stage_run(Stages *s, Stage *st, AfterPass *after, void *user)
 {
         const moec_options *o = s->opt;
         PassOpt po = {.act = o->act == MOEC_ACT_F32 ? ACT_f32 : ACT_q8, .no_reuse = o->debug};
-        st->g = model_graph(&s->front->model, s->arena, cache_type(o->ctk, "-ctk"), cache_type(o->ctv, "-ctv"));
+        st->g = model_graph(
+                &s->front->model, s->arena, cache_type(o->ctk, "-ctk"), cache_type(o->ctv, "-ctv"));
         st->g->name = st->phase->name;
         st->g->max[DIM_n_tok] = st->max_tok;
         st->g->max[DIM_n_out] = st->max_out;
@@ -114,14 +117,17 @@ static void in_parts(Stages *s)
         for (u32 i = 0; i < in->n_part; i++) {
                 const GgufPart *p = gguf_part(g, i);
                 char real[PATH_MAX];
-                part[i] = (PlanPart){.bytes = p->map.size, .header_bytes = p->meta_bytes, .hash = hash_bytes(p->map.p, p->meta_bytes)};
+                part[i] = (PlanPart){.bytes = p->map.size,
+                        .header_bytes = p->meta_bytes,
+                        .hash = hash_bytes(p->map.p, p->meta_bytes)};
                 in->part_path[i] = arena_str(s->arena, realpath(p->path, real) ? real : p->path);
         }
         in->n_tensor = gguf_n_tensors(g);
         for (u32 i = 0; i < in->n_tensor; i++) {
                 const GgufTensor *t = gguf_tensor_at(g, i);
                 tensor[i] = (EmitTensor){t->name, t->part, t->offset, t->bytes};
-                part[t->part].bytes = MAX(part[t->part].bytes, t->offset + t->bytes); /* a shape file ends before its data */
+                part[t->part].bytes = MAX(
+                        part[t->part].bytes, t->offset + t->bytes); /* a shape file ends before its data */
         }
         in->part = part;
         in->tensor = tensor;
@@ -171,7 +177,8 @@ void stages_select(Stages *s)
 CcOpt stages_cc(const Stages *s)
 {
         const moec_options *o = s->opt;
-        return (CcOpt){o->templates, o->keep, s->march, o->threads > 0 ? o->threads : (int)pool_processors(), s->cache, o->progress, o->user};
+        return (CcOpt){o->templates, o->keep, s->march, o->threads > 0 ? o->threads : (int)pool_processors(),
+                s->cache, o->progress, o->user};
 }
 
 /* The compiler, front to back. */
@@ -179,17 +186,17 @@ void stages_plan(Stages *s, Buf *out)
 {
         Key *const *key;
         Buf so = {0}, token = {0};
-        stages_select(s);                               /* graph, passes, Keys */
+        stages_select(s); /* graph, passes, Keys */
         u32 n = emit_keys(s->emit, &key);
         const char **source = NEWN(s->arena, const char *, n);
         CcOpt cc = stages_cc(s);
-        cc_build(s->arena, key, n, &cc, &so, source);   /* templates to C to a shared object */
+        cc_build(s->arena, key, n, &cc, &so, source); /* templates to C to a shared object */
         s->code_bytes = so.len;
         if (model_token(&s->front->model, &token)) {
                 s->in.token = arena_copy(s->arena, token.p, token.len);
                 s->in.n_token = token.len;
         }
-        emit_plan(s->emit, &so, source, out);           /* the plan */
+        emit_plan(s->emit, &so, source, out); /* the plan */
         buf_free(&so);
         buf_free(&token);
 }
@@ -210,11 +217,13 @@ static const char *plan_text(Stages *s)
         if (!strcmp(s->march, "native"))
                 isa_native(isa);
         return arena_fmt(s->arena,
-                "moec: %s, plan %d\nmodel: %s %s\ntarget: %s %s %s\nact: %s\nkv: %s %s\nbatch: %d\ndebug: %d\ntemplates: %s\nlua: %s\n",
-                MOEC_VERSION, PLAN_VERSION, s->front->model.arch, hash_hex(gguf_hash(s->front->model.gguf), model), s->pipeline->target,
-                s->march, isa, o->act == MOEC_ACT_F32 ? "f32" : "q8", o->ctk ? o->ctk : "f16", o->ctv ? o->ctv : "f16",
-                o->n_batch > 0 ? o->n_batch : DEFAULT_BATCH, o->debug, hash_hex(m4_templates_hash(s->arena, o->templates), templates),
-                hash_hex(h, lua));
+                "moec: %s, plan %d\nmodel: %s %s\ntarget: %s %s %s\nact: %s\nkv: %s %s\nbatch: %d\ndebug: "
+                "%d\ntemplates: %s\nlua: %s\n",
+                MOEC_VERSION, PLAN_VERSION, s->front->model.arch,
+                hash_hex(gguf_hash(s->front->model.gguf), model), s->pipeline->target, s->march, isa,
+                o->act == MOEC_ACT_F32 ? "f32" : "q8", o->ctk ? o->ctk : "f16", o->ctv ? o->ctv : "f16",
+                o->n_batch > 0 ? o->n_batch : DEFAULT_BATCH, o->debug,
+                hash_hex(m4_templates_hash(s->arena, o->templates), templates), hash_hex(h, lua));
 }
 
 static void make_or_get(Stages *s, Plan **plan, bool *from_cache)
@@ -242,7 +251,8 @@ static void make_or_get(Stages *s, Plan **plan, bool *from_cache)
                 err_rethrow(&e);
 }
 
-moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache, moec_error *e)
+moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan,
+        bool *from_cache, moec_error *e)
 {
         Arena *a = arena_new();
         Stages *s = NEW(a, Stages);
@@ -262,7 +272,8 @@ moec_status front_plan(const moec_model *m, const moec_options *opt, const char 
         return st;
 }
 
-static moec_status make_plan(const moec_model *m, const moec_options *opt, Plan **plan, bool *from_cache, moec_error *e)
+static moec_status make_plan(
+        const moec_model *m, const moec_options *opt, Plan **plan, bool *from_cache, moec_error *e)
 {
         return front_plan(m, opt, "native", plan, from_cache, e);
 }

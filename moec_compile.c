@@ -1,4 +1,5 @@
-/* moec_compile: a plan, or an executable (the runtime's stub with the plan behind it), with or without the weights. */
+/* moec_compile: a plan, or an executable (the runtime's stub with the plan behind it), with or without the
+ * weights. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -119,7 +120,8 @@ static void put_weight(Stages *s, Out *o, const EmitWeight *w, Buf *room)
                                 room->p = xrealloc(room->p, bytes);
                                 room->cap = bytes;
                         }
-                        pack_panel(w->weight->type, p, (u8 *)room->p, rows, w->weight->dim[w->weight->rank - 1]);
+                        pack_panel(
+                                w->weight->type, p, (u8 *)room->p, rows, w->weight->dim[w->weight->rank - 1]);
                         p = (u8 *)room->p;
                 }
                 out_put(o, p, bytes);
@@ -168,8 +170,8 @@ static void write_out(Stages *s, Out *o, const char *path, bool exe, Buf *plan, 
         out_finish(o);
 }
 
-static void make(Stages *s, const Front *f, const moec_options *opt, const char *path, const char *emit, bool embed, Out *o, Buf *plan,
-        Buf *room, moec_compile_report *r)
+static void make(Stages *s, const Front *f, const moec_options *opt, const char *path, const char *emit,
+        bool embed, Out *o, Buf *plan, Buf *room, moec_compile_report *r)
 {
         double start = now_s();
         bool exe = !strcmp(emit, "exe");
@@ -192,8 +194,8 @@ static void make(Stages *s, const Front *f, const moec_options *opt, const char 
         r->seconds = now_s() - start;
 }
 
-moec_status moec_compile(const moec_model *m, const moec_options *opt, const char *out, const char *emit, bool embed,
-        moec_compile_report *report, moec_error *e)
+moec_status moec_compile(const moec_model *m, const moec_options *opt, const char *out, const char *emit,
+        bool embed, moec_compile_report *report, moec_error *e)
 {
         static const moec_options defaults;
         moec_compile_report unwanted;
@@ -208,7 +210,8 @@ moec_status moec_compile(const moec_model *m, const moec_options *opt, const cha
         o->fd = -1;
         s->arena = a;
         if (TRAP(&t) == 0) {
-                make(s, m->front, opt ? opt : &defaults, out, emit, embed, o, plan, room, report ? report : &unwanted);
+                make(s, m->front, opt ? opt : &defaults, out, emit, embed, o, plan, room,
+                        report ? report : &unwanted);
                 trap_pop(&t);
         } else {
                 st = t.error.status;

@@ -43,12 +43,13 @@ typedef struct Stages {
 void stages_open(Stages *s, Arena *a, const Front *f, const moec_options *opt, const char *def_march);
 /* Builds a phase's graph and runs its passes; after (NULL: nobody) is told after each. */
 void stage_run(Stages *s, Stage *st, AfterPass *after, void *user);
-void stages_select(Stages *s);                 /* all phases, then their kernels: s->emit */
+void stages_select(Stages *s); /* all phases, then their kernels: s->emit */
 CcOpt stages_cc(const Stages *s);
-void stages_plan(Stages *s, Buf *out);         /* the whole way: the plan appended to out */
+void stages_plan(Stages *s, Buf *out); /* the whole way: the plan appended to out */
 
 /* The plan of opt, from the cache or made. cache may be NULL. */
-moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache, moec_error *e);
+moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan,
+        bool *from_cache, moec_error *e);
 
 /* ---- the interpreter as a target (moec_eval.c) ---- */
 moec_status front_load_eval(const moec_model *m, const moec_options *opt, moec_context *ctx, moec_error *e);

@@ -13,8 +13,11 @@
 #include "codegen/m4.h"
 #include "runtime/isa.h"
 
-/* Contraction is off so that templates say where a product and a sum are fused; psabi: vectors never cross a call. */
-#define CC_FLAGS "-std=gnu11", "-O2", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", "-fno-strict-aliasing"
+/* Contraction is off so that templates say where a product and a sum are fused; psabi: vectors never cross a
+ * call. */
+#define CC_FLAGS                                                                                             \
+        "-std=gnu11", "-O2", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi",                  \
+                "-fno-strict-aliasing"
 
 typedef struct Job {
         Key *const *kernel;
@@ -23,8 +26,8 @@ typedef struct Job {
         bool compile;
         const char *work, *march;
         const char *search[4];
-        Hash tool;   /* of what, besides the source, decides an object */
-        Buf *source; /* [n] */
+        Hash tool;         /* of what, besides the source, decides an object */
+        Buf *source;       /* [n] */
         moec_error *error; /* [n] */
         _Atomic u32 next, done;
         _Atomic bool stop;
@@ -52,7 +55,8 @@ static moec_status compile(const Job *j, u32 i, moec_error *e)
         int code = 0;
         moec_status st = child_run(argv, j->work, NULL, 0, &out, &errors, &code, e);
         if (st == MOEC_OK && code != 0)
-                st = fail(e, MOEC_TOOLCHAIN, "cc failed (status %d) on kernel %s: %.600s", code, name, errors.p ? errors.p : "");
+                st = fail(e, MOEC_TOOLCHAIN, "cc failed (status %d) on kernel %s: %.600s", code, name,
+                        errors.p ? errors.p : "");
         buf_free(&out);
         buf_free(&errors);
         return st;
@@ -62,7 +66,8 @@ static moec_status compile(const Job *j, u32 i, moec_error *e)
 static void object_text(const Job *j, u32 i, Buf *text)
 {
         char tool[HASH_HEX + 1];
-        buf_fmt(text, "kernel: %s\nmarch: %s\ncompiler: %s\n", j->kernel[i]->text, j->opt->march, hash_hex(j->tool, tool));
+        buf_fmt(text, "kernel: %s\nmarch: %s\ncompiler: %s\n", j->kernel[i]->text, j->opt->march,
+                hash_hex(j->tool, tool));
 }
 
 static moec_status object(const Job *j, u32 i, moec_error *e)
@@ -104,7 +109,8 @@ static moec_status kernel(const Job *j, u32 i, moec_error *e)
 static void *worker(void *p)
 {
         Job *j = p;
-        for (u32 i; (i = atomic_fetch_add(&j->next, 1)) < j->n && !atomic_load(&j->stop); atomic_fetch_add(&j->done, 1))
+        for (u32 i; (i = atomic_fetch_add(&j->next, 1)) < j->n && !atomic_load(&j->stop);
+                atomic_fetch_add(&j->done, 1))
                 if (kernel(j, i, &j->error[i]) != MOEC_OK)
                         atomic_store(&j->stop, true);
         return NULL;
@@ -127,7 +133,8 @@ static moec_status run_jobs(Job *j, moec_error *e)
         while (n && !all_done(j)) {
                 struct timespec tick = {0, 5000000};
                 nanosleep(&tick, NULL);
-                if (j->opt->progress && !j->opt->progress(j->opt->user, "compiling", atomic_load(&j->done), j->n)) {
+                if (j->opt->progress &&
+                        !j->opt->progress(j->opt->user, "compiling", atomic_load(&j->done), j->n)) {
                         interrupted = true;
                         atomic_store(&j->stop, true);
                 }
@@ -159,7 +166,8 @@ static moec_status link_all(Arena *a, const Job *j, Buf *so, moec_error *e)
         int code = 0;
         moec_status st = child_run(argv, j->work, NULL, 0, &out, &errors, &code, e);
         if (st == MOEC_OK && code != 0)
-                st = fail(e, MOEC_TOOLCHAIN, "cc failed (status %d) to link the kernels: %.600s", code, errors.p ? errors.p : "");
+                st = fail(e, MOEC_TOOLCHAIN, "cc failed (status %d) to link the kernels: %.600s", code,
+                        errors.p ? errors.p : "");
         if (st == MOEC_OK)
                 st = file_read(arena_fmt(a, "%s/kernels.so", j->work), so, UINT64_MAX, e);
         buf_free(&out);
@@ -194,7 +202,8 @@ static moec_status tool_hash(const char *march, Hash *h, moec_error *e)
         int code = 0;
         moec_status st = child_run(argv, NULL, NULL, 0, &out, &errors, &code, e);
         if (st == MOEC_OK && code != 0)
-                st = fail(e, MOEC_TOOLCHAIN, "cc --version failed (status %d): %.300s", code, errors.p ? errors.p : "");
+                st = fail(e, MOEC_TOOLCHAIN, "cc --version failed (status %d): %.300s", code,
+                        errors.p ? errors.p : "");
         if (!strcmp(march, "native"))
                 isa_native(native);
         *h = hash_bytes(out.p, out.len);
@@ -237,9 +246,16 @@ static void run(Arena *a, Key *const key[], u32 n, const CcOpt *opt, Buf *so, co
         char temp[] = "/tmp/moec.XXXXXX";
         const char *work = opt->keep;
         if (work ? mkdir(work, 0755) != 0 && errno != EEXIST : !(work = mkdtemp(temp)))
-                err(MOEC_IO, "%s: cannot make a folder for generated sources: %s", opt->keep ? opt->keep : temp, strerror(errno));
-        Job j = {.kernel = key, .n = n, .opt = opt, .compile = so != NULL, .work = work, .source = NEWN(a, Buf, n),
-                .error = NEWN(a, moec_error, n), .march = arena_fmt(a, "-march=%s", opt->march)};
+                err(MOEC_IO, "%s: cannot make a folder for generated sources: %s",
+                        opt->keep ? opt->keep : temp, strerror(errno));
+        Job j = {.kernel = key,
+                .n = n,
+                .opt = opt,
+                .compile = so != NULL,
+                .work = work,
+                .source = NEWN(a, Buf, n),
+                .error = NEWN(a, moec_error, n),
+                .march = arena_fmt(a, "-march=%s", opt->march)};
         search_path(&j, opt->march);
         moec_status st = build(a, &j, so, &e);
         for (u32 i = 0; i < n; i++) {

@@ -14,8 +14,9 @@ typedef struct CcOpt {
         void *user;
 } CcOpt;
 
-/* key[i]: distinct Keys. *so: the shared object with a symbol a Key; source[i] (in the arena): what was compiled for it.
- * err: MOEC_TOOLCHAIN with the compiler's first words and the folder where the sources were kept, MOEC_INTERRUPTED. */
+/* key[i]: distinct Keys. *so: the shared object with a symbol a Key; source[i] (in the arena): what was
+ * compiled for it. err: MOEC_TOOLCHAIN with the compiler's first words and the folder where the sources were
+ * kept, MOEC_INTERRUPTED. */
 void cc_build(Arena *a, Key *const key[], u32 n, const CcOpt *opt, Buf *so, const char **source);
 
 /* The expanded sources alone. */
