@@ -61,7 +61,7 @@ INLINE void body_$1(const u8 *p, int K, const Acts *x, int nt, f32x8 *out)
                 acc[t] = out[t];
 m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                 for (int t = 0; t < nt; t++)
-                        acc[t] = fma8(value_$1(p, k), splat(x->f[t][k]), acc[t]);
+                        acc[t] = fma8(value_$1(p, k), splat(moe_if(MOE_act, q8, «(float)x->q[t][k] * x->d[t][k / 16]», «x->f[t][k]»)), acc[t]);
 », MOE_act, q8, «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1)
 #pragma GCC unroll 8
                 for (int j = 0; j < BLOCK_$1 / 32; j++)
