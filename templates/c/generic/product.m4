@@ -18,9 +18,7 @@ INLINE void quantize(const float *x, int n, i8 *q, float *d, float *s)
                 f32x8 v = load_f32(x + 16 * b), w = load_f32(x + 16 * b + 8);
                 float top = hmax8(max8(abs8(v), abs8(w))) / 127.0f, scale = top < 0x1p-126f ? 0 : top, inv = scale != 0 ? 1.0f / scale : 0;
                 i32x8 c = (i32x8)(v * inv + 12582912.0f) - 0x4b400000, e = (i32x8)(w * inv + 12582912.0f) - 0x4b400000;
-                i8x8 low = __builtin_convertvector(c, i8x8), high = __builtin_convertvector(e, i8x8);
-                memcpy(q + 16 * b, &low, 8);
-                memcpy(q + 16 * b + 8, &high, 8);
+                store_codes(q + 16 * b, c, e);
                 c += e;
                 d[b] = scale;
                 s[b] = scale * (float)(c[0] + c[1] + c[2] + c[3] + c[4] + c[5] + c[6] + c[7]);
@@ -87,6 +85,11 @@ m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                                 }
 #pragma GCC unroll 16
                                 for (int t = 0; t < nt; t++) {
+                                        if (ZERO_$1) {
+                                                f32x8 v = fma8(f32(d[t]), splat(x->d[t][i]), splat(-(float)ZERO_$1 * x->s[t][i]));
+                                                acc[t] = fma8(s, v, acc[t]);
+                                                continue;
+                                        }
                                         acc[t] = fma8(f32(d[t]), s * x->d[t][i], acc[t]);
                                         if (MIN_$1 && GROUP_$1 == 16)
                                                 acc[t] = fma8(-m, splat(x->s[t][i]), acc[t]);
@@ -103,7 +106,7 @@ m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                                 scales_$1(p, j, g / (GROUP_$1 / 4), &s, &m);
                                 for (int c = 0; c < 4; c++) {
                                         i32x8 q = SIGNED_$1 ? (i32x8)(w << (24 - 8 * c)) >> 24 : (i32x8)(w >> (8 * c) & 255);
-                                        f32x8 v = s * f32(q) - m;
+                                        f32x8 v = s * (f32(q) - (float)ZERO_$1) - m;
                                         for (int t = 0; t < nt; t++)
                                                 acc[t] = fma8(v, splat(x->f[t][b * BLOCK_$1 + 32 * j + 4 * g + c]), acc[t]);
                                 }
