@@ -131,7 +131,7 @@ static double log_sum(const float *z, u32 n)
                 top = fmax(top, (double)z[i]);
         for (u32 i = 0; i < n; i++)
                 sum += exp((double)z[i] - top);
-        return top + log(sum);
+        return n ? top + log(sum) : top;
 }
 
 static u32 argmax(const float *z, u32 n)

@@ -89,7 +89,9 @@ static int measure(Measure *w, const int32_t *ids, int n)
                 return complain(MOEC_NO_MEMORY, "out of memory for a batch of %d tokens", w->step);
         for (int i = 0; i < n_window && !status; i++) {
                 status = window(w, ids + (size_t)i * (size_t)c);
-                Ppl p = status ? (Ppl){0} : ppl(&w->sum);
+                Ppl p = {0};
+                if (!status)
+                        p = ppl(&w->sum);
                 if (!status && !json) {
                         printf("[%d]%.4f%s", i + 1, p.value, i + 1 < n_window ? ", " : "\n");
                         status = end_output(stdout);
