@@ -6,8 +6,8 @@
 /* The matrices, in the order in which Synth.type has their types. */
 #define SYNTH_MATRICES(M)                                                                                    \
         M(token_embd)                                                                                        \
-        M(attn_q) M(attn_k) M(attn_v) M(attn_output) M(ffn_gate_exps) M(ffn_up_exps) M(ffn_down_exps)        \
-                M(output)
+        M(attn_q)                                                                                            \
+        M(attn_k) M(attn_v) M(attn_output) M(ffn_gate_exps) M(ffn_up_exps) M(ffn_down_exps) M(output)
 enum {
 #define M(name) SYNTH_##name,
         SYNTH_MATRICES(M)
