@@ -49,6 +49,14 @@ INLINE void norm_row(const float *x, const float *w, int n, float eps, float *ou
                 out[i] = (float)((double)x[i] * r * (double)w[i]);
 }
 
+// A single token's weights come from memory, and prefetchers stop at pages: the lines 4 KiB on, while these are at work.
+INLINE void fetch_ahead(const u8 *p, int n, int nt)
+{
+        if (nt == 1)
+                for (int i = 0; i < n; i += 64)
+                        __builtin_prefetch(p + 4096 + i);
+}
+
 // Usage: moe_product(TYPE): defines product_TYPE(panel, K, acts, nt, acc), for the activations of this kernel (MOE_act); nt is 1
 // or NT. Each of the two is compiled once a kernel: inlining them at every call took the compiler 15 s.
 m4_define(«moe_product», «moe_arity(«moe_product», 1, $#)m4_ifdef(«moe_product_$1», «», «m4_define(«moe_product_$1»)moe_quant($1)
@@ -60,7 +68,8 @@ INLINE void body_$1(const u8 *p, int K, const Acts *x, int nt, f32x8 *out)
 m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                 for (int t = 0; t < nt; t++)
                         acc[t] = fma8(value_$1(p, k), splat(moe_if(MOE_act, q8, «(float)x->q[t][k] * x->d[t][k / 16]», «x->f[t][k]»)), acc[t]);
-», MOE_act, q8, «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1)
+», MOE_act, q8, «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1) {
+                fetch_ahead(p, 8 * BYTES_$1, nt);
 #pragma GCC unroll 8
                 for (int j = 0; j < BLOCK_$1 / 32; j++)
 #pragma GCC unroll 2
@@ -97,6 +106,7 @@ m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                                                 acc[t] = fma8(-m, splat(x->s[t][i - 1] + x->s[t][i]), acc[t]);
                                 }
                         }
+        }
 », «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1)
 #pragma GCC unroll 8
                 for (int j = 0; j < BLOCK_$1 / 32; j++)
