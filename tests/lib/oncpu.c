@@ -485,6 +485,7 @@ static void run_trapped(const Trial *t, u32 n, const TrialOpt *opt)
 void trials_run(const Trial *t, u32 n, const TrialOpt *opt)
 {
         enum { TOGETHER = 8 };
+        memset(worst, 0, sizeof worst);
         for (u32 i = 0; i < n; i += TOGETHER)
                 run_trapped(t + i, MIN(n - i, TOGETHER), opt);
         for (int op = 0; op < N_OP; op++)
