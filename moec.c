@@ -36,7 +36,8 @@ static Dtype cache_type(const char *word, const char *flag)
 
 static NvrtcPaths nvrtc_paths(void)
 {
-        return (NvrtcPaths){getenv("MOEC_NVRTC"), getenv("CONDA_PREFIX"), getenv("CUDA_HOME"), getenv("CUDA_PATH")};
+        return (NvrtcPaths){
+                getenv("MOEC_NVRTC"), getenv("CONDA_PREFIX"), getenv("CUDA_HOME"), getenv("CUDA_PATH")};
 }
 
 static moec_status device_arch(Arena *a, const char **arch, moec_error *e)
@@ -85,8 +86,11 @@ static void target_of(Stages *s, bool compiled)
                 choose(s, compiled);
                 return;
         }
+        if (!strcmp(t, "eval"))
+                err(MOEC_USAGE, "target eval: the interpreter compiles nothing; use --target cpu here");
         if (strncmp(t, "cuda", 4) != 0 || (t[4] && t[4] != ':'))
-                err(MOEC_USAGE, "target %s: there are auto, cpu, cuda, cuda:ARCH (such as cuda:sm_90a) and eval", t);
+                err(MOEC_USAGE,
+                        "target %s: there are auto, cpu, cuda, cuda:ARCH (such as cuda:sm_90a) and eval", t);
         s->target = TARGET_cuda;
         if (t[4]) {
                 s->arch = nvrtc_archs(s->arena, t + 5, &s->n_arch);
@@ -96,7 +100,9 @@ static void target_of(Stages *s, bool compiled)
         s->n_arch = 1;
         s->device_arch = true;
         if (device_arch(s->arena, s->arch, &e) != MOEC_OK)
-                err(e.status, "%.800s. To compile for another machine's device, name it: --target cuda:sm_90a", e.msg);
+                err(e.status,
+                        "%.800s. To compile for another machine's device, name it: --target cuda:sm_90a",
+                        e.msg);
 }
 
 static const char *archs_of(const Stages *s)
@@ -140,9 +146,11 @@ static const char *const target_name[N_TARGET] = {
 };
 
 /* compiled: for a plan that is there already. */
-static void open_for(Stages *s, Arena *a, const Front *f, const moec_options *opt, const char *def_march, bool compiled)
+static void open_for(
+        Stages *s, Arena *a, const Front *f, const moec_options *opt, const char *def_march, bool compiled)
 {
-        *s = (Stages){.arena = a, .front = f, .opt = opt, .march = march_of(opt, def_march), .cache = s->cache};
+        *s = (Stages){
+                .arena = a, .front = f, .opt = opt, .march = march_of(opt, def_march), .cache = s->cache};
         if (f->model.why.status)
                 err_rethrow(&f->model.why);
         target_of(s, compiled);
@@ -150,8 +158,10 @@ static void open_for(Stages *s, Arena *a, const Front *f, const moec_options *op
         s->pipeline = pipeline_read(a, lua_table(s, "pipeline.lua"), target);
         s->in.tune = tab_tab(lua_table(s, "tune.lua"), target);
         if (s->pipeline->n_phase > MAX_PHASE)
-                err(MOEC_ERROR, "pipeline.lua: %u phases for %s, at most %d", s->pipeline->n_phase, target, MAX_PHASE);
-        u64 batch = opt->n_batch > 0 ? (u64)opt->n_batch : DEFAULT_BATCH, vocab = MAX(f->model.info.n_vocab, 1);
+                err(MOEC_ERROR, "pipeline.lua: %u phases for %s, at most %d", s->pipeline->n_phase, target,
+                        MAX_PHASE);
+        u64 batch = opt->n_batch > 0 ? (u64)opt->n_batch : DEFAULT_BATCH,
+            vocab = MAX(f->model.info.n_vocab, 1);
         for (u32 i = 0; i < s->pipeline->n_phase; i++) {
                 const Phase *p = &s->pipeline->phase[i];
                 Stage *st = &s->stage[s->n++];
@@ -172,7 +182,8 @@ void stage_run(Stages *s, Stage *st, AfterPass *after, void *user)
 {
         const moec_options *o = s->opt;
         PassOpt po = {.act = o->act == MOEC_ACT_F32 ? ACT_f32 : ACT_q8, .no_reuse = o->debug};
-        st->g = model_graph(&s->front->model, s->arena, cache_type(o->ctk, "-ctk"), cache_type(o->ctv, "-ctv"));
+        st->g = model_graph(
+                &s->front->model, s->arena, cache_type(o->ctk, "-ctk"), cache_type(o->ctv, "-ctv"));
         st->g->name = st->phase->name;
         st->g->max[DIM_n_tok] = st->max_tok;
         st->g->max[DIM_n_out] = st->max_out;
@@ -192,13 +203,17 @@ static void in_parts(Stages *s)
         for (u32 i = 0; i < in->n_part; i++) {
                 const GgufPart *p = gguf_part(g, i);
                 char real[PATH_MAX];
-                part[i] = (PlanPart){.bytes = p->map.size, .header_bytes = p->meta_bytes, .hash = hash_bytes(p->map.p, p->meta_bytes)};
+                part[i] = (PlanPart){.bytes = p->map.size,
+                        .header_bytes = p->meta_bytes,
+                        .hash = hash_bytes(p->map.p, p->meta_bytes)};
                 in->part_path[i] = arena_str(s->arena, realpath(p->path, real) ? real : p->path);
         }
         in->n_tensor = gguf_n_tensors(g);
         for (u32 i = 0; i < in->n_tensor; i++) {
                 const GgufTensor *t = gguf_tensor_at(g, i);
                 tensor[i] = (EmitTensor){t->name, t->part, t->offset, t->bytes};
+                part[t->part].bytes = MAX(
+                        part[t->part].bytes, t->offset + t->bytes); /* a shape file ends before its data */
         }
         in->part = part;
         in->tensor = tensor;
@@ -252,7 +267,8 @@ void stages_select(Stages *s)
 static BuildOpt build_opt(const Stages *s)
 {
         const moec_options *o = s->opt;
-        return (BuildOpt){o->templates, o->keep, o->threads > 0 ? o->threads : (int)pool_processors(), s->cache, o->progress, o->user};
+        return (BuildOpt){o->templates, o->keep, o->threads > 0 ? o->threads : (int)pool_processors(),
+                s->cache, o->progress, o->user};
 }
 
 void stages_sources(Stages *s, Key *const key[], u32 n, const char **source)
@@ -298,10 +314,10 @@ void stages_plan(Stages *s, Buf *out)
         Key *const *key;
         Image *image;
         Buf token = {0};
-        stages_select(s);                                         /* graph, passes, Keys */
+        stages_select(s); /* graph, passes, Keys */
         u32 n = emit_keys(s->emit, &key);
         const char **source = NEWN(s->arena, const char *, n);
-        u32 n_image = build(s, key, n, &image, source);           /* templates to C or CUDA C to machine code */
+        u32 n_image = build(s, key, n, &image, source); /* templates to C or CUDA C to machine code */
         if (model_token(&s->front->model, &token)) {
                 s->in.token = arena_copy(s->arena, token.p, token.len);
                 s->in.n_token = token.len;
@@ -327,26 +343,13 @@ static const char *plan_text(Stages *s)
         if (s->target == TARGET_cpu && !strcmp(s->march, "native"))
                 isa_native(isa);
         return arena_fmt(s->arena,
-                "moec: %s, plan %d\nmodel: %s %s\ntarget: %s %s %s\nact: %s\nkv: %s %s\nbatch: %d\ndebug: %d\ntemplates: %s\nlua: %s\n",
-                MOEC_VERSION, PLAN_VERSION, s->front->model.arch, hash_hex(gguf_hash(s->front->model.gguf), model), s->pipeline->target,
-                s->target == TARGET_cuda ? archs_of(s) : s->march, isa, o->act == MOEC_ACT_F32 ? "f32" : "q8", o->ctk ? o->ctk : "f16", o->ctv ? o->ctv : "f16",
-                o->n_batch > 0 ? o->n_batch : DEFAULT_BATCH, o->debug, hash_hex(m4_templates_hash(s->arena, o->templates), templates),
-                hash_hex(h, lua));
-}
-
-/* A plan in memory of its own. */
-moec_status plan_own(const Buf *b, Plan **plan, moec_error *e)
-{
-        void *p = NULL;
-        if (posix_memalign(&p, PLAN_ALIGN, b->len) != 0)
-                return fail(e, MOEC_NO_MEMORY, "out of memory for a plan of %zu bytes", b->len);
-        memcpy(p, b->p, b->len);
-        moec_status st = plan_view(p, b->len, plan, e);
-        if (st)
-                free(p);
-        else
-                (*plan)->owned = p;
-        return st;
+                "moec: %s, plan %d\nmodel: %s %s\ntarget: %s %s %s\nact: %s\nkv: %s %s\nbatch: %d\ndebug: "
+                "%d\ntemplates: %s\nlua: %s\n",
+                MOEC_VERSION, PLAN_VERSION, s->front->model.arch,
+                hash_hex(gguf_hash(s->front->model.gguf), model), s->pipeline->target,
+                s->target == TARGET_cuda ? archs_of(s) : s->march, isa, o->act == MOEC_ACT_F32 ? "f32" : "q8",
+                o->ctk ? o->ctk : "f16", o->ctv ? o->ctv : "f16", o->n_batch > 0 ? o->n_batch : DEFAULT_BATCH,
+                o->debug, hash_hex(m4_templates_hash(s->arena, o->templates), templates), hash_hex(h, lua));
 }
 
 static void open_cache(Stages *s)
@@ -361,12 +364,9 @@ static bool get_plan(Stages *s, Hash key, Plan **plan)
         CacheHit hit;
         if (s->opt->keep || !cache_get(s->cache, key, "plan", &hit))
                 return false;
-        if (plan_view(hit.data, hit.bytes, plan, NULL) != MOEC_OK) {
-                map_close(&hit.map);
-                return false;
-        }
-        (*plan)->map = hit.map;
-        return true;
+        moec_status st = plan_take(&hit.map, hit.at, hit.bytes, "cached plan", plan, NULL);
+        map_close(&hit.map);
+        return st == MOEC_OK;
 }
 
 static Hash plan_key(Stages *s, const char **text)
@@ -381,14 +381,15 @@ static void make(Stages *s, Hash key, const char *text, Plan **plan)
         Buf b = {0};
         stages_plan(s, &b);
         cache_put(s->cache, key, "plan", text, b.p, b.len, NULL);
-        moec_status st = plan_own(&b, plan, &e);
+        moec_status st = plan_copy(b.p, b.len, plan, &e);
         buf_free(&b);
         if (st)
                 err_rethrow(&e);
 }
 
 /* Where `auto` has the choice, a plan that is compiled already decides as a compiler would. */
-static void make_or_get(Stages *s, const Front *f, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache)
+static void make_or_get(Stages *s, const Front *f, const moec_options *opt, const char *def_march,
+        Plan **plan, bool *from_cache)
 {
         const char *text;
         for (int compiled = 1; compiled >= 0; compiled--) {
@@ -405,8 +406,8 @@ static void make_or_get(Stages *s, const Front *f, const moec_options *opt, cons
         }
 }
 
-moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache,
-        char why[PLAN_WHY], moec_error *e)
+moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan,
+        bool *from_cache, char why[PLAN_WHY], moec_error *e)
 {
         Arena *a = arena_new();
         Stages *s = NEW(a, Stages);
@@ -427,7 +428,8 @@ moec_status front_plan(const moec_model *m, const moec_options *opt, const char 
         return st;
 }
 
-static moec_status make_plan(const moec_model *m, const moec_options *opt, Plan **plan, bool *from_cache, char why[PLAN_WHY], moec_error *e)
+static moec_status make_plan(const moec_model *m, const moec_options *opt, Plan **plan, bool *from_cache,
+        char why[PLAN_WHY], moec_error *e)
 {
         return front_plan(m, opt, "native", plan, from_cache, why, e);
 }

@@ -1,4 +1,5 @@
-/* moec_compile: a plan, or an executable (the runtime's stub with the plan behind it), with or without the weights. */
+/* moec_compile: a plan, or an executable (the runtime's stub with the plan behind it), with or without the
+ * weights. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@ static void out_open(Arena *a, Out *o, const char *path, int mode)
 {
         *o = (Out){.path = path, .fd = -1};
         o->temp = arena_fmt(a, "%s.%d.tmp", path, (int)getpid());
-        o->fd = open(o->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        o->fd = open(o->temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         if (o->fd < 0) {
                 o->temp = NULL;
                 out_error(o);
@@ -72,6 +73,29 @@ static void out_abandon(Out *o)
                 unlink(o->temp);
 }
 
+/* Of what was written from `start` on, as plan_wdata_hash has it. */
+static Hash out_hash(Out *o, u64 start, Buf *room)
+{
+        const u64 piece = 16 << 20;
+        Hash h = {0, 0};
+        if (room->cap < piece) {
+                room->p = xrealloc(room->p, piece);
+                room->cap = piece;
+        }
+        for (u64 at = start; at < o->at;) {
+                u64 n = MIN(piece, o->at - at), got = 0;
+                while (got < n) {
+                        ssize_t did = pread(o->fd, room->p + got, n - got, (off_t)(at + got));
+                        if (did <= 0)
+                                out_error(o);
+                        got += (u64)did;
+                }
+                h = plan_wdata_hash(h, room->p, n);
+                at += n;
+        }
+        return h;
+}
+
 /* ---- weights ---- */
 
 /* One expert, or one matrix: rows that are packed together. */
@@ -84,7 +108,7 @@ static u64 pieces(const Weight *w, u64 *rows)
         return n;
 }
 
-static Hash put_weight(Stages *s, Out *o, const EmitWeight *w, Hash h, Buf *room)
+static void put_weight(Stages *s, Out *o, const EmitWeight *w, Buf *room)
 {
         const Gguf *g = s->front->model.gguf;
         const u8 *src = gguf_data(g, gguf_tensor(g, w->tensor->name));
@@ -100,11 +124,9 @@ static Hash put_weight(Stages *s, Out *o, const EmitWeight *w, Hash h, Buf *room
                                 w->weight->type, p, (u8 *)room->p, rows, w->weight->dim[w->weight->rank - 1]);
                         p = (u8 *)room->p;
                 }
-                h = hash_mix(h, p, bytes);
                 out_put(o, p, bytes);
         }
         out_pad(o, PLAN_ALIGN);
-        return h;
 }
 
 /* WDATA behind the plan, then the plan's head once more, now that the hash is known. */
@@ -112,16 +134,15 @@ static void put_weights(Stages *s, Out *o, Buf *plan, u64 plan_at, Buf *room)
 {
         const EmitWeight *w;
         u32 n = emit_weights(s->emit, &w);
-        Hash h = {0, 0};
         out_pad(o, PLAN_PAGE);
         u64 start = o->at;
         for (u32 i = 0; i < n; i++) {
                 if (s->opt->progress && !s->opt->progress(s->opt->user, "embedding", i, n))
                         err(MOEC_INTERRUPTED, "interrupted while embedding weights");
-                h = put_weight(s, o, &w[i], h, room);
+                put_weight(s, o, &w[i], room);
         }
         u64 end = o->at;
-        plan_embed(plan, end - start, h);
+        plan_embed(plan, end - start, out_hash(o, start, room));
         o->at = plan_at;
         out_put(o, plan->p, plan->len);
         o->at = end;
@@ -149,8 +170,8 @@ static void write_out(Stages *s, Out *o, const char *path, bool exe, Buf *plan, 
         out_finish(o);
 }
 
-static void make(Stages *s, const Front *f, const moec_options *opt, const char *path, const char *emit, bool embed, Out *o, Buf *plan,
-        Buf *room, moec_compile_report *r)
+static void make(Stages *s, const Front *f, const moec_options *opt, const char *path, const char *emit,
+        bool embed, Out *o, Buf *plan, Buf *room, moec_compile_report *r)
 {
         double start = now_s();
         bool exe = !strcmp(emit, "exe");
@@ -173,8 +194,8 @@ static void make(Stages *s, const Front *f, const moec_options *opt, const char 
         r->seconds = now_s() - start;
 }
 
-moec_status moec_compile(const moec_model *m, const moec_options *opt, const char *out, const char *emit, bool embed,
-        moec_compile_report *report, moec_error *e)
+moec_status moec_compile(const moec_model *m, const moec_options *opt, const char *out, const char *emit,
+        bool embed, moec_compile_report *report, moec_error *e)
 {
         static const moec_options defaults;
         moec_compile_report unwanted;
@@ -189,7 +210,8 @@ moec_status moec_compile(const moec_model *m, const moec_options *opt, const cha
         o->fd = -1;
         s->arena = a;
         if (TRAP(&t) == 0) {
-                make(s, m->front, opt ? opt : &defaults, out, emit, embed, o, plan, room, report ? report : &unwanted);
+                make(s, m->front, opt ? opt : &defaults, out, emit, embed, o, plan, room,
+                        report ? report : &unwanted);
                 trap_pop(&t);
         } else {
                 st = t.error.status;

@@ -49,7 +49,8 @@ static moec_status eval_step(void *p, const Batch *b, float *logits, moec_error 
 
 static const Backend backend = {eval_step, NULL, eval_free};
 
-/* The graph as built: exact. Its products know no rounding, so q8 activations need the pass that chooses them. */
+/* The graph as built: exact. Its products know no rounding, so q8 activations need the pass that chooses
+ * them. */
 static void prepare(Self *s, const Front *f, const moec_options *opt)
 {
         if (f->model.info.is_shape)
@@ -86,6 +87,8 @@ moec_status front_load_eval(const moec_model *m, const moec_options *opt, moec_c
         ctx->self = s;
         ctx->timing.load_s = now_s() - start;
         ctx->timing.weight_bytes = m->info.weight_bytes;
-        snprintf(ctx->timing.target, sizeof ctx->timing.target, "eval, the interpreter (%s activations)", s->exact ? "exact" : "q8");
+        ctx->timing.threads = 1;
+        snprintf(ctx->timing.target, sizeof ctx->timing.target, "eval, the interpreter (%s activations)",
+                s->exact ? "exact" : "q8");
         return MOEC_OK;
 }

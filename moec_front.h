@@ -30,11 +30,11 @@ typedef struct Stages {
         const Front *front;
         const moec_options *opt;
         Target target;
-        const char *march;     /* cpu */
-        const char **arch;     /* cuda: what to compile for */
+        const char *march; /* cpu */
+        const char **arch; /* cuda: what to compile for */
         u32 n_arch;
-        bool device_arch;      /* the one is this machine's device's */
-        const char *why;       /* what `auto` chose, in a few words; "" where the target was asked for by name */
+        bool device_arch; /* the one is this machine's device's */
+        const char *why;  /* what `auto` chose, in a few words; "" where the target was asked for by name */
         Cache *cache;
         Pipeline *pipeline;
         Stage stage[MAX_PHASE];
@@ -49,16 +49,14 @@ typedef struct Stages {
 void stages_open(Stages *s, Arena *a, const Front *f, const moec_options *opt, const char *def_march);
 /* Builds a phase's graph and runs its passes; after (NULL: nobody) is told after each. */
 void stage_run(Stages *s, Stage *st, AfterPass *after, void *user);
-void stages_select(Stages *s);                 /* all phases, then their kernels: s->emit */
+void stages_select(Stages *s); /* all phases, then their kernels: s->emit */
 /* The expanded sources of all kernels; for cuda, those of the first architecture. */
 void stages_sources(Stages *s, Key *const key[], u32 n, const char **source);
-void stages_plan(Stages *s, Buf *out);         /* the whole way: the plan appended to out */
+void stages_plan(Stages *s, Buf *out); /* the whole way: the plan appended to out */
 
 /* The plan of opt, from the cache or made. cache may be NULL. */
-moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan, bool *from_cache,
-        char why[PLAN_WHY], moec_error *e);
-
-moec_status plan_own(const Buf *b, Plan **plan, moec_error *e); /* a plan in memory of its own */
+moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan,
+        bool *from_cache, char why[PLAN_WHY], moec_error *e);
 
 /* ---- the interpreter as a target (moec_eval.c) ---- */
 moec_status front_load_eval(const moec_model *m, const moec_options *opt, moec_context *ctx, moec_error *e);

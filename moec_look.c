@@ -51,15 +51,17 @@ static void inspect_plan(const Plan *p, bool json, Buf *out)
         const PlanMeta *m = p->META;
         const struct {
                 const char *name, *value;
-        } word[] = {{"architecture", plan_str(p, m->arch)}, {"name", plan_str(p, m->name)}, {"target", plan_str(p, m->target)},
-                {"needs", plan_str(p, m->isa)}, {"compiled_by", plan_str(p, m->compiler)},
+        } word[] = {{"architecture", plan_str(p, m->arch)}, {"name", plan_str(p, m->name)},
+                {"target", plan_str(p, m->target)}, {"needs", plan_str(p, m->isa)},
+                {"compiled_by", plan_str(p, m->compiler)},
                 {"weights", plan_count(p, PLAN_WDATA) ? "embedded" : plan_str(p, p->PART[0].path)}};
         const struct {
                 const char *name;
                 u64 value;
-        } number[] = {{"vocabulary", m->n_vocab}, {"layers", m->n_layer}, {"width", m->n_embd}, {"experts", m->n_expert},
-                {"experts_used", m->n_expert_used}, {"kernels", m->n_kernel}, {"decode_launches", m->n_launch_decode},
-                {"code_bytes", plan_count(p, PLAN_CODE)}, {"plan_bytes", p->head->bytes}, {"scratch_bytes", m->arena_bytes}};
+        } number[] = {{"vocabulary", m->n_vocab}, {"layers", m->n_layer}, {"width", m->n_embd},
+                {"experts", m->n_expert}, {"experts_used", m->n_expert_used}, {"kernels", m->n_kernel},
+                {"decode_launches", m->n_launch_decode}, {"code_bytes", plan_count(p, PLAN_CODE)},
+                {"plan_bytes", p->head->bytes}, {"scratch_bytes", m->arena_bytes}};
         buf_str(out, json ? "{\"plan\": true" : "plan\n");
         for (u32 i = 0; i < COUNT(word); i++) {
                 buf_fmt(out, json ? ", \"%s\": " : "  %-16s ", word[i].name);
@@ -67,7 +69,8 @@ static void inspect_plan(const Plan *p, bool json, Buf *out)
                 buf_str(out, json ? "" : "\n");
         }
         for (u32 i = 0; i < COUNT(number); i++)
-                buf_fmt(out, json ? ", \"%s\": %llu" : "  %-16s %llu\n", number[i].name, (unsigned long long)number[i].value);
+                buf_fmt(out, json ? ", \"%s\": %llu" : "  %-16s %llu\n", number[i].name,
+                        (unsigned long long)number[i].value);
         buf_str(out, json ? "}\n" : "");
 }
 
@@ -118,8 +121,10 @@ static void dump_graph(const Dump *d, const Graph *g, Buf *out)
                 if (d->layer < 0)
                         print(g, out);
                 for (u32 i = 0; d->layer >= 0 && i < g->n_node; i++)
-                        if (attr_i(&g->node[i], A_layer) == d->layer)
+                        if (attr_i(&g->node[i], A_layer) == d->layer) {
                                 print_node(g, i, out);
+                                buf_char(out, '\n');
+                        }
                 return;
         }
         dot(g, d->layer, !strcmp(d->format, "dot") ? out : &text);
@@ -128,7 +133,8 @@ static void dump_graph(const Dump *d, const Graph *g, Buf *out)
         const char *argv[] = {"dot", "-Tsvg", NULL};
         moec_status st = child_run(argv, NULL, text.p, text.len, out, &errors, &code, &e);
         if (st == MOEC_OK && code != 0)
-                st = fail(&e, MOEC_TOOLCHAIN, "dot failed (status %d): %.300s", code, errors.p ? errors.p : "");
+                st = fail(
+                        &e, MOEC_TOOLCHAIN, "dot failed (status %d): %.300s", code, errors.p ? errors.p : "");
         else if (st != MOEC_OK)
                 st = fail(&e, MOEC_TOOLCHAIN, "cannot run dot: install graphviz, or take -o dot");
         buf_free(&text);
@@ -143,7 +149,8 @@ static bool key_shown(const Stages *s, u32 phase, const Key *k, int layer, u32 *
         *uses = 0;
         for (u32 i = 0; i < g->n_node; i++) {
                 const Sel *sel = emit_sel(s->emit, phase, i);
-                if (sel && !strcmp(sel->key->text, k->text) && (layer < 0 || attr_i(&g->node[i], A_layer) == layer))
+                if (sel && !strcmp(sel->key->text, k->text) &&
+                        (layer < 0 || attr_i(&g->node[i], A_layer) == layer))
                         ++*uses;
         }
         return *uses != 0;
@@ -178,8 +185,8 @@ static u32 phase_find(const Stages *s, const char *name)
         for (u32 i = 0; i < s->n; i++)
                 if (!strcmp(s->stage[i].phase->name, name))
                         return i;
-        err(MOEC_USAGE, "phase %s: this target has %s%s%s", name, s->stage[0].phase->name, s->n > 1 ? " and " : "",
-                s->n > 1 ? s->stage[1].phase->name : "");
+        err(MOEC_USAGE, "phase %s: this target has %s%s%s", name, s->stage[0].phase->name,
+                s->n > 1 ? " and " : "", s->n > 1 ? s->stage[1].phase->name : "");
 }
 
 static void write_dump(void *ctx, Arena *a, Buf *out)
@@ -203,12 +210,13 @@ static void write_dump(void *ctx, Arena *a, Buf *out)
         StopAfter stop = {d->after, false};
         stage_run(s, &s->stage[phase], stop_after, &stop);
         if (d->after && !stop.met)
-                err(MOEC_USAGE, "pass %s is not in the pipeline of %s: %s", d->after, d->phase, s->stage[phase].phase->passes);
+                err(MOEC_USAGE, "pass %s is not in the pipeline of %s: %s", d->after, d->phase,
+                        s->stage[phase].phase->passes);
         dump_graph(d, s->stage[phase].g, out);
 }
 
-moec_status moec_dump(const moec_model *m, const moec_options *opt, const char *phase, const char *after, int layer, const char *format,
-        char **out, moec_error *e)
+moec_status moec_dump(const moec_model *m, const moec_options *opt, const char *phase, const char *after,
+        int layer, const char *format, char **out, moec_error *e)
 {
         static const moec_options defaults;
         Dump d = {m, opt ? opt : &defaults, phase ? phase : "decode", after, format ? format : "ir", layer};
@@ -263,13 +271,17 @@ static void cache_print(const CacheCall *c, Buf *out)
         buf_str(out, json ? "[" : "");
         for (u32 i = 0; i < n; i++) {
                 bytes += entry[i].bytes;
-                buf_fmt(out, json ? "%s{\"name\": \"%s\", \"bytes\": %llu, \"used\": %lld}" : "%s%-40s %10llu bytes  used %lld\n",
-                        json && i ? ", " : "", entry[i].name, (unsigned long long)entry[i].bytes, (long long)entry[i].used);
+                buf_fmt(out,
+                        json ? "%s{\"name\": \"%s\", \"bytes\": %llu, \"used\": %lld}"
+                             : "%s%-40s %10llu bytes  used %lld\n",
+                        json && i ? ", " : "", entry[i].name, (unsigned long long)entry[i].bytes,
+                        (long long)entry[i].used);
         }
         if (json)
                 buf_str(out, "]\n");
         else
-                buf_fmt(out, "%u entries, %llu bytes in %s\n", n, (unsigned long long)bytes, cache_dir(c->cache));
+                buf_fmt(out, "%u entries, %llu bytes in %s\n", n, (unsigned long long)bytes,
+                        cache_dir(c->cache));
         free(entry);
 }
 
@@ -278,7 +290,8 @@ static void cache_explain(const CacheCall *c, Buf *out)
         char *text = NULL, *diff = NULL, name[CACHE_NAME];
         moec_error e = {0};
         if (!c->arg)
-                err(MOEC_USAGE, "cache explain: which entry? `moec cache list` names them; the beginning of a name will do");
+                err(MOEC_USAGE, "cache explain: which entry? `moec cache list` names them; the beginning of "
+                                "a name will do");
         throw_if(cache_text(c->cache, c->arg, &text, &e), &e);
         buf_str(out, text);
         const char *kind = strstr(text, "kernel: ") == text ? "o" : "plan";
@@ -328,14 +341,17 @@ static void write_cache(void *ctx, Arena *a, Buf *out)
         } else if (!strcmp(c->verb, "prune") || !strcmp(c->verb, "clear")) {
                 u64 keep = *c->verb == 'p' ? size_of(c->arg) : 0;
                 throw_if(cache_prune(c->cache, keep, &removed, &left, &e), &e);
-                buf_fmt(out, is_json(c->format) ? "{\"removed\": %u, \"bytes\": %llu}\n" : "%u entries removed, %llu bytes left\n", removed,
-                        (unsigned long long)left);
+                buf_fmt(out,
+                        is_json(c->format) ? "{\"removed\": %u, \"bytes\": %llu}\n"
+                                           : "%u entries removed, %llu bytes left\n",
+                        removed, (unsigned long long)left);
         } else {
                 err(MOEC_USAGE, "cache %s: there are list, explain, prune and clear", c->verb);
         }
 }
 
-moec_status moec_cache(const moec_options *opt, const char *verb, const char *arg, const char *format, char **out, moec_error *e)
+moec_status moec_cache(const moec_options *opt, const char *verb, const char *arg, const char *format,
+        char **out, moec_error *e)
 {
         static const moec_options defaults;
         CacheCall c = {opt ? opt : &defaults, verb, arg, format, NULL};

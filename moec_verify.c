@@ -21,7 +21,8 @@ static u64 rows_of(const Vtype *t, u32 n_tok, u32 n_out)
 void *check_read(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, Arena *a, u64 *count)
 {
         const Vtype *t = &g->val[val].type;
-        u64 at = g->val[val].offset, cols = (u64)dim_last(t), rows = rows_of(t, n_tok, n_out), n = *count = rows * cols;
+        u64 at = g->val[val].offset, cols = (u64)dim_last(t), rows = rows_of(t, n_tok, n_out),
+            n = *count = rows * cols;
         if (t->dt == D_f32 || t->dt == D_route) {
                 u64 bytes = n * (t->dt == D_route ? sizeof(Pick) : sizeof(float));
                 void *p = arena_alloc(a, bytes);
@@ -41,7 +42,8 @@ void *check_read(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, Arena 
 
 void check_write(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, const Tensor *t, Arena *a)
 {
-        u64 at = g->val[val].offset, n = rows_of(&g->val[val].type, n_tok, n_out) * (u64)dim_last(&g->val[val].type);
+        u64 at = g->val[val].offset,
+            n = rows_of(&g->val[val].type, n_tok, n_out) * (u64)dim_last(&g->val[val].type);
         if (t->dt == D_f32 || t->dt == D_route) {
                 rt_write(c->rt, at, t->data, n * (t->dt == D_route ? sizeof(Pick) : sizeof(float)));
                 return;
@@ -93,7 +95,7 @@ static void compile(Check *c, const Front *f, const moec_options *opt)
         if (cache_open(front_cache_dir(c->arena, opt), &s->cache, &e) != MOEC_OK)
                 err_rethrow(&e);
         stages_plan(s, &b);
-        moec_status st = plan_own(&b, &c->plan, &e);
+        moec_status st = plan_copy(b.p, b.len, &c->plan, &e);
         buf_free(&b);
         if (st == MOEC_OK)
                 st = rt_open(c->plan, opt, c->n + 1, 1, &c->rt, &e);
@@ -129,22 +131,28 @@ static void give_tokens(Check *c, const moec_model *m, const i32 *ids, int n)
 static void tell(Check *c, const moec_verify_report *r, const LocalWorst *w, bool json, Buf *out)
 {
         if (!json) {
-                buf_fmt(out, "%s: %u tokens, %s activations, target %s\n", r->passed ? "passed" : "FAILED", c->n,
-                        c->s->opt->act == MOEC_ACT_F32 ? "f32" : "q8", c->s->in.target);
-                buf_fmt(out, "  launch by launch: the furthest off is %s, relative error %.2e\n", w->label, w->rel);
+                buf_fmt(out, "%s: %u tokens, %s activations, target %s\n", r->passed ? "passed" : "FAILED",
+                        c->n, c->s->opt->act == MOEC_ACT_F32 ? "f32" : "q8", c->s->in.target);
+                buf_fmt(out, "  launch by launch: the furthest off is %s, relative error %.2e\n", w->label,
+                        w->rel);
                 buf_add(out, c->log->p ? c->log->p : "", c->log->len);
                 return;
         }
-        buf_fmt(out, "{\"passed\": %s, \"tokens\": %u, \"act\": \"%s\", \"worst_launch\": \"%s\", \"worst_launch_error\": %.9g, "
-                     "\"min_cosine\": %.9g, \"max_rel\": %.9g, \"mean_kl\": %.9g, \"flips\": %d, \"left_out\": %d, "
-                     "\"mean_kl_free\": %.9g, \"argmax_agree_free\": %.9g, \"log\": ",
-                r->passed ? "true" : "false", c->n, c->s->opt->act == MOEC_ACT_F32 ? "f32" : "q8", w->label, w->rel, r->min_cosine,
-                r->max_rel, r->mean_kl, r->n_flips, r->n_left_out, r->mean_kl_free, r->argmax_agree_free);
+        buf_fmt(out,
+                "{\"passed\": %s, \"tokens\": %u, \"act\": \"%s\", \"worst_launch\": \"%s\", "
+                "\"worst_launch_error\": %.9g, "
+                "\"min_cosine\": %.9g, \"max_rel\": %.9g, \"mean_kl\": %.9g, \"flips\": %d, \"left_out\": "
+                "%d, "
+                "\"mean_kl_free\": %.9g, \"argmax_agree_free\": %.9g, \"log\": ",
+                r->passed ? "true" : "false", c->n, c->s->opt->act == MOEC_ACT_F32 ? "f32" : "q8", w->label,
+                w->rel, r->min_cosine, r->max_rel, r->mean_kl, r->n_flips, r->n_left_out, r->mean_kl_free,
+                r->argmax_agree_free);
         buf_json(out, c->log->p ? c->log->p : "", c->log->len);
         buf_str(out, "}\n");
 }
 
-static void run(Check *c, const moec_model *m, const moec_options *opt, const i32 *ids, int n, bool json, moec_verify_report *r, Buf *out)
+static void run(Check *c, const moec_model *m, const moec_options *opt, const i32 *ids, int n, bool json,
+        moec_verify_report *r, Buf *out)
 {
         const Front *f = m->front;
         if (f->model.why.status)
@@ -166,12 +174,36 @@ static void run(Check *c, const moec_model *m, const moec_options *opt, const i3
         tell(c, r, &worst, json, out);
 }
 
-moec_status moec_verify(const moec_model *m, const moec_options *opt, const int32_t *ids, int n, const char *format,
-        moec_verify_report *report, char **text, moec_error *e)
+/* A plan has no graph to interpret; what it embeds can be checked for damage. */
+static moec_status verify_embedded(
+        const moec_model *m, moec_verify_report *report, char **text, moec_error *e)
+{
+        u64 n = plan_count(m->plan, PLAN_WDATA);
+        Buf out = {0};
+        if (!n)
+                return fail(e, MOEC_USAGE,
+                        "%s is a plan without weights; give the GGUF, which the interpreter needs too",
+                        m->path);
+        bool good =
+                hash_same(plan_wdata_hash((Hash){0, 0}, m->plan->WDATA, n), m->plan->head->wdata_checksum);
+        if (report)
+                *report = (moec_verify_report){.passed = good};
+        if (!good)
+                return fail(
+                        e, MOEC_MISMATCH, "%s: the embedded weights are damaged; compile it again", m->path);
+        buf_fmt(&out, "passed: %llu bytes of embedded weights are what was compiled\n",
+                (unsigned long long)n);
+        *text = out.p;
+        return MOEC_OK;
+}
+
+moec_status moec_verify(const moec_model *m, const moec_options *opt, const int32_t *ids, int n,
+        const char *format, moec_verify_report *report, char **text, moec_error *e)
 {
         static const moec_options defaults;
+        *text = NULL;
         if (!m->front)
-                return fail(e, MOEC_USAGE, "%s is a plan; give the GGUF, which the interpreter needs too", m->path);
+                return verify_embedded(m, report, text, e);
         Arena *a = arena_new();
         moec_verify_report *const r = NEW(a, moec_verify_report);
         Check *c = NEW(a, Check);
@@ -181,13 +213,14 @@ moec_status moec_verify(const moec_model *m, const moec_options *opt, const int3
         c->arena = a;
         c->s = NEW(a, Stages);
         c->log = NEW(a, Buf);
-        *text = NULL;
         if (TRAP(&t) == 0) {
                 run(c, m, opt ? opt : &defaults, ids, n, format && !strcmp(format, "json"), r, out);
                 trap_pop(&t);
                 *text = out->p;
                 if (!r->passed)
-                        st = fail(e, MOEC_MISMATCH, "%s: the target differs from the interpreter by more than rounding explains", m->path);
+                        st = fail(e, MOEC_MISMATCH,
+                                "%s: the target differs from the interpreter by more than rounding explains",
+                                m->path);
         } else {
                 st = t.error.status;
                 if (e)

@@ -1,17 +1,17 @@
-/* moec_verify's parts. A Check compares one compiled model with the interpreter; verify_local.c launch by launch, verify_free.c
- * on logits. */
+/* moec_verify's parts. A Check compares one compiled model with the interpreter; verify_local.c launch by
+ * launch, verify_free.c on logits. */
 #ifndef MOEC_VERIFY_H
 #define MOEC_VERIFY_H
 #include "ir/eval.h"
 #include "moec_front.h"
 
 /* Where the bounds come from: the design's figures for what rounding may cost. */
-#define F32_COSINE   0.9999
-#define Q8_COSINE    0.9995
-#define Q8_KL        4e-4
-#define Q8_KL_Q2_K   1e-3
-#define NEAR_TIE     1e-3 /* router logits this close may change places by rounding */
-#define FREE_ARGMAX  0.97
+#define F32_COSINE  0.9999
+#define Q8_COSINE   0.9995
+#define Q8_KL       4e-4
+#define Q8_KL_Q2_K  1e-3
+#define NEAR_TIE    1e-3 /* router logits this close may change places by rounding */
+#define FREE_ARGMAX 0.97
 
 typedef struct Route { /* of one layer, from one run */
         Pick *pick;    /* [n, k] */
@@ -27,11 +27,12 @@ typedef struct Check {
         EvalCache *cache;
         const i32 *id;
         u32 n, n_vocab, n_layer;
-        Buf *log;  /* what is told, a line each */
+        Buf *log; /* what is told, a line each */
         bool failed;
 } Check;
 
-/* A value of the target in plain form: f32 and q8 as floats, route as Picks; NULL for others. rows: of the step. */
+/* A value of the target in plain form: f32 and q8 as floats, route as Picks; NULL for others. rows: of the
+ * step. */
 void *check_read(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, Arena *a, u64 *count);
 void check_write(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, const Tensor *t, Arena *a);
 

@@ -6,7 +6,7 @@
 
 typedef struct Run {
         Check *c;
-        Route *route; /* [n_layer] of this run */
+        Route *route;     /* [n_layer] of this run */
         const Route *pin; /* to write over them; NULL: keep */
         const Graph *g;
         u32 first, n;
@@ -50,8 +50,8 @@ static void note_route(void *user, const EvalSeen *s)
         r->pick = arena_copy(a, t->data, tensor_len(t) * sizeof(Pick));
         r->gap = NEWN(a, float, rows);
         for (u64 i = 0; i < rows; i++)
-                r->gap[i] = gap_of((const float *)s->select->data + i * experts, (const float *)s->logits->data + i * experts, experts,
-                        r->pick + i * r->k, r->k);
+                r->gap[i] = gap_of((const float *)s->select->data + i * experts,
+                        (const float *)s->logits->data + i * experts, experts, r->pick + i * r->k, r->k);
 }
 
 static float *run_exact(Check *c, Route *route)
@@ -90,9 +90,13 @@ static void pin_route(void *user, u32 phase, u32 launch)
                 r->k = k;
         }
         Arena *a = arena_new();
-        memcpy(r->pick + (u64)run->first * k, check_read(run->c, run->g, n->out, run->n, run->n, a, &count), (u64)run->n * k * sizeof(Pick));
+        memcpy(r->pick + (u64)run->first * k, check_read(run->c, run->g, n->out, run->n, run->n, a, &count),
+                (u64)run->n * k * sizeof(Pick));
         if (run->pin) {
-                Tensor t = {.dt = D_route, .rank = 2, .dim = {run->n, k}, .data = run->pin[layer].pick + (u64)run->first * k};
+                Tensor t = {.dt = D_route,
+                        .rank = 2,
+                        .dim = {run->n, k},
+                        .data = run->pin[layer].pick + (u64)run->first * k};
                 check_write(run->c, run->g, n->out, run->n, run->n, &t, a);
         }
         arena_free(a);
@@ -127,7 +131,7 @@ static double log_sum(const float *z, u32 n)
                 top = fmax(top, (double)z[i]);
         for (u32 i = 0; i < n; i++)
                 sum += exp((double)z[i] - top);
-        return top + log(sum);
+        return n ? top + log(sum) : top;
 }
 
 static u32 argmax(const float *z, u32 n)
@@ -183,8 +187,8 @@ static bool same_set(const Pick *a, const Pick *b, u32 k)
         return true;
 }
 
-/* Counts tokens routed otherwise than exactly. *until: the first one whose choice nearly tied; what comes after it differs for
- * that reason. */
+/* Counts tokens routed otherwise than exactly. *until: the first one whose choice nearly tied; what comes
+ * after it differs for that reason. */
 static u32 flips(Check *c, const Route *exact, const Route *own, u32 *until)
 {
         u32 n = 0;
@@ -192,12 +196,14 @@ static u32 flips(Check *c, const Route *exact, const Route *own, u32 *until)
         for (u32 t = 0; t < c->n; t++)
                 for (u32 l = 0; l < c->n_layer; l++) {
                         const Route *e = &exact[l], *o = &own[l];
-                        if (!e->pick || !o->pick || same_set(e->pick + (u64)t * e->k, o->pick + (u64)t * e->k, e->k))
+                        if (!e->pick || !o->pick ||
+                                same_set(e->pick + (u64)t * e->k, o->pick + (u64)t * e->k, e->k))
                                 continue;
                         bool tie = (double)e->gap[t] < NEAR_TIE;
                         if (n < 16)
-                                buf_fmt(c->log, "  route of token %u flips in layer %u: logits %.2e apart%s\n", t, l, (double)e->gap[t],
-                                        tie ? ", a near tie" : "");
+                                buf_fmt(c->log,
+                                        "  route of token %u flips in layer %u: logits %.2e apart%s\n", t, l,
+                                        (double)e->gap[t], tie ? ", a near tie" : "");
                         if (tie && t < *until)
                                 *until = t;
                         n++;
@@ -226,7 +232,9 @@ static void judge(Check *c, const char *phase, const float *exact, const float *
         bool f32 = c->s->opt->act == MOEC_ACT_F32;
         double kl = f32 ? INFINITY : has_q2_k(c) ? Q8_KL_Q2_K : Q8_KL, cosine = f32 ? F32_COSINE : Q8_COSINE;
         Score s = score(c, exact, pinned, c->n);
-        buf_fmt(c->log, "  %-8s routes pinned: min cosine %.7f at position %u, max relative error %.2e, mean KL %.2e, argmax agrees %.2f %%\n",
+        buf_fmt(c->log,
+                "  %-8s routes pinned: min cosine %.7f at position %u, max relative error %.2e, mean KL "
+                "%.2e, argmax agrees %.2f %%\n",
                 phase, s.min_cosine, s.worst, s.max_rel, s.mean_kl, 100 * s.argmax);
         demand(c, s.min_cosine >= cosine, "cosine", s.min_cosine, cosine);
         demand(c, s.mean_kl <= kl, "mean KL", s.mean_kl, kl);
@@ -238,7 +246,8 @@ static void judge(Check *c, const char *phase, const float *exact, const float *
 void check_logits(Check *c, moec_verify_report *r)
 {
         Arena *a = c->arena;
-        Route *exact = NEWN(a, Route, c->n_layer), *own = NEWN(a, Route, c->n_layer), *other = NEWN(a, Route, c->n_layer);
+        Route *exact = NEWN(a, Route, c->n_layer), *own = NEWN(a, Route, c->n_layer),
+              *other = NEWN(a, Route, c->n_layer);
         float *want = run_exact(c, exact);
         r->min_cosine = 1;
         judge(c, "prefill", want, run_target(c, c->n, exact, other), r);
@@ -251,7 +260,9 @@ void check_logits(Check *c, moec_verify_report *r)
         Score s = score(c, want, free_run, f32 ? until : c->n);
         r->mean_kl_free = s.mean_kl;
         r->argmax_agree_free = s.argmax;
-        buf_fmt(c->log, "  prefill  own routes: %d flips, min cosine %.7f, mean KL %.2e, argmax agrees %.2f %% (%d positions left out)\n",
+        buf_fmt(c->log,
+                "  prefill  own routes: %d flips, min cosine %.7f, mean KL %.2e, argmax agrees %.2f %% (%d "
+                "positions left out)\n",
                 r->n_flips, s.min_cosine, s.mean_kl, 100 * s.argmax, r->n_left_out);
         if (f32)
                 demand(c, s.min_cosine >= F32_COSINE, "cosine with own routes", s.min_cosine, F32_COSINE);

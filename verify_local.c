@@ -1,4 +1,5 @@
-/* Launch by launch: each launch gets the inputs that the interpreter had, so an error is that launch's own. */
+/* Launch by launch: each launch gets the inputs that the interpreter had, so an error is that launch's own.
+ */
 #include <math.h>
 #include <string.h>
 #include "moec_verify.h"
@@ -7,22 +8,24 @@
 
 typedef struct Local {
         Check *c;
-        const Graph *g;  /* of the phase that runs */
-        Arena *a;        /* of the step */
-        Tensor *seen;    /* [n_val] what eval had */
-        u32 first, n;    /* tokens of the step */
+        const Graph *g; /* of the phase that runs */
+        Arena *a;       /* of the step */
+        Tensor *seen;   /* [n_val] what eval had */
+        u32 first, n;   /* tokens of the step */
         LocalWorst *worst;
         bool stop;
 } Local;
 
-/* What an operation may differ by, relative (L2, by row): sums in another order; one code up or down where activations are
- * rounded inside, since their norm differs in the last bit; an ulp of f16 where keys and values are. */
+/* What an operation may differ by, relative (L2, by row): sums in another order; one code up or down where
+ * activations are rounded inside, since their norm differs in the last bit; an ulp of f16 where keys and
+ * values are. */
 static double bound_of(const Graph *g, const Node *n)
 {
         if (n->op == OP_attend)
                 return 2e-3;
         bool q8 = n->op == OP_quantize || (op_info(n->op)->attr[A_out] && attr_i(n, A_out) == ACT_q8) ||
-                  (op_info(n->op)->attr[A_act] && attr_i(n, A_act) == ACT_q8 && ref_type(g, in_get(n, S_x)).dt == D_f32);
+                  (op_info(n->op)->attr[A_act] && attr_i(n, A_act) == ACT_q8 &&
+                          ref_type(g, in_get(n, S_x)).dt == D_f32);
         return q8 ? 2e-2 : 1e-4;
 }
 
@@ -53,8 +56,10 @@ static void statistics(Local *l, const Node *n)
                         high = fmax(high, v);
                         sq += v * v;
                 }
-                buf_fmt(l->c->log, "    input %s: %llu values, min %.4g, max %.4g, rms %.4g, not finite %llu\n", slot_name[n->in[i].slot],
-                        (unsigned long long)len, low, high, sqrt(sq / (double)MAX(len, 1)), (unsigned long long)bad);
+                buf_fmt(l->c->log,
+                        "    input %s: %llu values, min %.4g, max %.4g, rms %.4g, not finite %llu\n",
+                        slot_name[n->in[i].slot], (unsigned long long)len, low, high,
+                        sqrt(sq / (double)MAX(len, 1)), (unsigned long long)bad);
         }
 }
 
@@ -78,7 +83,8 @@ static double worst_row(const float *got, const float *want, u64 rows, u64 cols,
         return worst;
 }
 
-/* Chosen experts may change places where their scores nearly tie: then only the weights of the same expert are compared. */
+/* Chosen experts may change places where their scores nearly tie: then only the weights of the same expert
+ * are compared. */
 static double worst_route(const Pick *got, const Pick *want, u64 rows, u64 k, u64 *at)
 {
         double worst = 0;
@@ -103,12 +109,16 @@ static void compare(Local *l, const Node *n, u32 val, const char *label)
         if (!got || !want->data)
                 return;
         u64 cols = want->dim[want->rank - 1], rows = count / MAX(cols, 1);
-        double rel = want->dt == D_route ? worst_route(got, want->data, rows, cols, &at) : worst_row(got, want->data, rows, cols, &at);
+        double rel = want->dt == D_route ? worst_route(got, want->data, rows, cols, &at)
+                                         : worst_row(got, want->data, rows, cols, &at);
         if (!(rel <= l->worst->rel))
                 *l->worst = (LocalWorst){rel, label};
         if (!(rel <= bound_of(l->g, n))) {
-                buf_fmt(l->c->log, "  %s of %s diverges first: relative error %.3g (bound %.0e) at row %llu, token %u of the step at %u\n",
-                        label, l->g->name, rel, bound_of(l->g, n), (unsigned long long)at, (u32)(at * l->n / MAX(rows, 1)), l->first);
+                buf_fmt(l->c->log,
+                        "  %s of %s diverges first: relative error %.3g (bound %.0e) at row %llu, token %u "
+                        "of the step at %u\n",
+                        label, l->g->name, rel, bound_of(l->g, n), (unsigned long long)at,
+                        (u32)(at * l->n / MAX(rows, 1)), l->first);
                 statistics(l, n);
                 l->c->failed = l->stop = true;
         }

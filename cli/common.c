@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 const char *prog = "moec";
+static const Args *current; /* for hints */
 
 typedef enum Kind { K_Flag, K_Num, K_Real, K_Str } Kind;
 
@@ -90,15 +91,15 @@ static bool set_option(Args *a, const Option *o, const char *name, const char *s
                 break;
         case K_Num:
                 if (!set_num(o, s, at))
-                        *status = usage(a, "%s %s: give a whole number, at least %d", name, s, o->least);
+                        *status = usage("%s %s: give a whole number, at least %d", name, s, o->least);
                 break;
         case K_Real:
                 if (!set_real(s, at))
-                        *status = usage(a, "%s %s: give a number", name, s);
+                        *status = usage("%s %s: give a number", name, s);
                 break;
         case K_Str:
                 if (strchr(o->value, '|') && !one_of(o->value, s))
-                        *status = usage(a, "%s %s: give one of %s", name, s, o->value);
+                        *status = usage("%s %s: give one of %s", name, s, o->value);
                 *(const char **)at = s;
                 break;
         }
@@ -123,7 +124,7 @@ static bool take_operand(Args *a, const char *s, int *status)
 {
         int most = a->exe ? 0 : commands[a->cmd].n_operand;
         if (a->n_operand == most) {
-                *status = usage(a, "%s: one argument too many", s);
+                *status = usage("%s: one argument too many", s);
                 return false;
         }
         a->operand[a->n_operand++] = s;
@@ -133,6 +134,7 @@ static bool take_operand(Args *a, const char *s, int *status)
 bool args_parse(Args *a, CmdId cmd, int argc, char **argv, int *status)
 {
         bool exe = a->exe, dashes = true;
+        current = a;
         *a = (Args){.cmd = cmd,
                 .exe = exe,
 #define X(kind, member, def, least, shrt, lng, value, in, text) .member = def,
@@ -152,13 +154,13 @@ bool args_parse(Args *a, CmdId cmd, int argc, char **argv, int *status)
                 }
                 const Option *o = find(cmd, arg, &value);
                 if (!o || (value && o->kind == K_Flag)) {
-                        *status = usage(a, o ? "%s: this option takes no value" : "unknown option %s", arg);
+                        *status = usage(o ? "%s: this option takes no value" : "unknown option %s", arg);
                         return false;
                 }
                 if (o->kind != K_Flag && !value && i + 1 < argc)
                         value = argv[++i];
                 if (o->kind != K_Flag && !value) {
-                        *status = usage(a, "%s needs a value: %s", arg, o->value);
+                        *status = usage("%s needs a value: %s", arg, o->value);
                         return false;
                 }
                 if (!set_option(a, o, arg, value, status))
@@ -191,9 +193,9 @@ void options_of(const Args *a, moec_options *opt)
 const char *model_path(const Args *a)
 {
         if (a->model && a->n_operand)
-                usage(a, "a file by -m and another by itself, %s", a->operand[0]);
+                usage("a file by -m and another by itself, %s", a->operand[0]);
         else if (!a->model && !a->n_operand)
-                usage(a, "which file? give one with -m");
+                usage("which file? give one with -m");
         else
                 return a->model ? a->model : a->operand[0];
         return NULL;
@@ -307,21 +309,20 @@ static void say(const char *fmt, va_list ap)
         putc('\n', stderr);
 }
 
-static void hint(const Args *a)
+static void hint(void)
 {
-        if (a->exe)
-                fprintf(stderr, "Try '%s --help'.\n", prog);
-        else
-                fprintf(stderr, "Try '%s %s --help'.\n", prog, commands[a->cmd].name);
+        bool own = current && !current->exe;
+        fprintf(stderr, "Try '%s %s%s--help'.\n", prog, own ? commands[current->cmd].name : "",
+                own ? " " : "");
 }
 
-int usage(const Args *a, const char *fmt, ...)
+int usage(const char *fmt, ...)
 {
         va_list ap;
         va_start(ap, fmt);
         say(fmt, ap);
         va_end(ap);
-        hint(a);
+        hint();
         return MOEC_USAGE;
 }
 
@@ -338,7 +339,10 @@ int failed(const moec_error *e)
 {
         if (interrupted())
                 return complain(MOEC_INTERRUPTED, "interrupted");
-        return complain(e->status, "%s", e->msg);
+        complain(e->status, "%s", e->msg);
+        if (e->status == MOEC_USAGE)
+                hint();
+        return e->status;
 }
 
 /* ---- Ctrl-C and progress ---- */

@@ -149,7 +149,7 @@ void options_of(const Args *a, moec_options *opt);
 const char *model_path(const Args *a); /* -m, or the operand; NULL: neither, and it is said */
 
 /* ---- messages: each returns the exit code ---- */
-int usage(const Args *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int complain(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* MOEC_INTERRUPTED where the user has interrupted, whatever failed because of it. */
 int failed(const moec_error *e);

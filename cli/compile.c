@@ -31,7 +31,7 @@ int cmd_compile(const Args *a)
         if (!path)
                 return MOEC_USAGE;
         if (!a->out)
-                return usage(a, "where to? give a file with -o");
+                return usage("where to? give a file with -o");
         if (same_file(path, a->out))
                 return complain(MOEC_REFUSED,
                         "%s is the model itself: not overwritten; give another name with -o", a->out);

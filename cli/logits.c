@@ -51,8 +51,8 @@ static int evaluate(const Args *a, moec_context *c, int n_vocab, const int32_t *
         moec_error e = {0};
         int most = a->batch > 0 && a->batch < STEP ? a->batch : STEP;
         if (n > moec_n_ctx(c))
-                return usage(a, "%d tokens, and the context holds %d; give a larger one with -c", n,
-                        moec_n_ctx(c));
+                return usage(
+                        "%d tokens, and the context holds %d; give a larger one with -c", n, moec_n_ctx(c));
         for (int done = 0, k; done < n; done += k) {
                 moec_token tok[STEP];
                 const float *logits;
@@ -102,11 +102,11 @@ int cmd_logits(const Args *a)
         if (!path)
                 return MOEC_USAGE;
         if (!a->tokens || !a->out)
-                return usage(a, !a->tokens ? "which tokens? give them with --tokens"
-                                           : "where to? give a file with -o");
+                return usage(!a->tokens ? "which tokens? give them with --tokens"
+                                        : "where to? give a file with -o");
         if (!parse_ids(a->tokens, &ids, &n, &bad))
-                return usage(a, "--tokens %s: not a list of token ids, from \"%.20s\" on", a->tokens, bad);
-        int status = n ? load_and_write(a, path, ids, n) : usage(a, "--tokens: there are none");
+                return usage("--tokens %s: not a list of token ids, from \"%.20s\" on", a->tokens, bad);
+        int status = n ? load_and_write(a, path, ids, n) : usage("--tokens: there are none");
         free(ids);
         return status;
 }

@@ -14,18 +14,12 @@ int cmd_run(const Args *a)
         return path ? run_model(a, path, moec_open) : MOEC_USAGE;
 }
 
-static int wrong(const char *what, const char *word)
-{
-        fprintf(stderr, "%s: %s%s\nTry '%s --help'.\n", prog, what, word, prog);
-        return MOEC_USAGE;
-}
-
 int main(int argc, char **argv)
 {
         Args a = {0};
         int status;
         if (argc < 2)
-                return wrong("which command?", "");
+                return usage("which command?");
         const char *word = argv[1];
         int cmd = cmd_find(word);
         if (cmd >= 0)
@@ -37,6 +31,6 @@ int main(int argc, char **argv)
         else if (!strcmp(word, "--completion-bash"))
                 completion_bash(stdout);
         else
-                return wrong(*word == '-' ? "unknown option " : "unknown command ", word);
+                return usage("unknown %s %s", *word == '-' ? "option" : "command", word);
         return end_output(stdout);
 }

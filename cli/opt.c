@@ -8,8 +8,8 @@ int cmd_opt(const Args *a)
         moec_error e = {0};
         char *out = NULL;
         if (!a->n_operand || !a->pass)
-                return usage(a, !a->n_operand ? "which file? - is standard input"
-                                              : "which passes? name them with --pass");
+                return usage(!a->n_operand ? "which file? - is standard input"
+                                           : "which passes? name them with --pass");
         int status = read_text(a->operand[0], &t);
         if (status)
                 return status;

@@ -80,7 +80,7 @@ static int measure(Measure *w, const int32_t *ids, int n)
         int status = 0;
         double start = seconds();
         if (n < 2 * c)
-                return usage(w->a,
+                return usage(
                         "%s has %d tokens, and two windows of %d take %d; give a longer text or a smaller -c",
                         w->a->file, n, c, 2 * c);
         w->step = w->a->batch > 0 ? w->a->batch : 512;
@@ -89,7 +89,9 @@ static int measure(Measure *w, const int32_t *ids, int n)
                 return complain(MOEC_NO_MEMORY, "out of memory for a batch of %d tokens", w->step);
         for (int i = 0; i < n_window && !status; i++) {
                 status = window(w, ids + (size_t)i * (size_t)c);
-                Ppl p = status ? (Ppl){0} : ppl(&w->sum);
+                Ppl p = {0};
+                if (!status)
+                        p = ppl(&w->sum);
                 if (!status && !json) {
                         printf("[%d]%.4f%s", i + 1, p.value, i + 1 < n_window ? ", " : "\n");
                         status = end_output(stdout);
@@ -143,7 +145,7 @@ int cmd_perplexity(const Args *a)
         if (!path)
                 return MOEC_USAGE;
         if (!a->file)
-                return usage(a, "over which text? give a file with -f");
+                return usage("over which text? give a file with -f");
         int status = read_text(a->file, &t);
         if (status)
                 return status;

@@ -25,7 +25,7 @@ static int read_prompt(Run *r)
         const Args *a = r->a;
         const char *path = a->file ? a->file : "-";
         if (a->prompt && a->file)
-                return usage(a, "a prompt by -p and another by -f");
+                return usage("a prompt by -p and another by -f");
         if (!a->prompt && !a->file)
                 return 0;
         if (a->prompt && strcmp(a->prompt, "-") != 0) {
@@ -50,9 +50,9 @@ static int read_seed(const Args *a, uint64_t *seed)
         }
         if (a->seed[0] < '0' || a->seed[0] > '9' || strlen(a->seed) > 19)
                 return usage(
-                        a, "--seed %s: give a number of at most 19 digits, or -1 for a random one", a->seed);
+                        "--seed %s: give a number of at most 19 digits, or -1 for a random one", a->seed);
         *seed = strtoull(a->seed, &end, 10);
-        return *end ? usage(a, "--seed %s: give a whole number", a->seed) : 0;
+        return *end ? usage("--seed %s: give a whole number", a->seed) : 0;
 }
 
 /* What was settled when a plan was compiled cannot be asked for again. */
@@ -67,10 +67,22 @@ static int check_plan(const Run *r)
         moec_get_info(r->m, &info);
         for (size_t i = 0; info.is_plan && i < sizeof settled / sizeof *settled; i++)
                 if (settled[i].value)
-                        return usage(a,
+                        return usage(
                                 "%s says how a model is compiled, and this one is compiled already; give the "
                                 "GGUF",
                                 settled[i].name);
+        return 0;
+}
+
+/* What moec_sample would say, but before anything is compiled. */
+static int check_sampling(const Args *a)
+{
+        if (!(a->top_p > 0 && a->top_p <= 1))
+                return usage("--top-p %g: give a number above 0, at most 1", a->top_p);
+        if (!(a->min_p >= 0 && a->min_p <= 1))
+                return usage("--min-p %g: give a number from 0 to 1", a->min_p);
+        if (!(a->repeat_penalty > 0))
+                return usage("--repeat-penalty %g: give a number above 0", a->repeat_penalty);
         return 0;
 }
 
@@ -83,7 +95,9 @@ static int settle(Run *r)
                 .repeat_penalty = (float)a->repeat_penalty,
                 .top_k = a->top_k,
                 .repeat_last = a->repeat_last};
-        int status = read_seed(a, &r->s.seed);
+        int status = check_sampling(a);
+        if (!status)
+                status = read_seed(a, &r->s.seed);
         return status ? status : read_prompt(r);
 }
 
@@ -96,12 +110,12 @@ static int tokenize(Run *r)
                     &e) != MOEC_OK)
                 return failed(&e);
         if (r->n_ids == 0)
-                return usage(r->a, "the prompt is empty, and the model has no BOS to start from; give one "
-                                   "with -p or -f");
+                return usage("the prompt is empty, and the model has no BOS to start from; give one "
+                             "with -p or -f");
         int room = moec_n_ctx(r->c);
         if (r->n_ids > room)
-                return usage(r->a, "the prompt has %d tokens, the context %d; give a larger one with -c",
-                        r->n_ids, room);
+                return usage("the prompt has %d tokens, the context %d; give a larger one with -c", r->n_ids,
+                        room);
         return 0;
 }
 

@@ -18,7 +18,7 @@ static int encode(const Args *a, const moec_model *m, const Text *t)
 }
 
 /* The tokens' bytes as they are: what the text was before encoding, even where that was no UTF-8. */
-static int decode(const Args *a, const moec_model *m, const Text *t)
+static int decode(const moec_model *m, const Text *t)
 {
         moec_error e = {0};
         const char *piece, *bad;
@@ -26,7 +26,7 @@ static int decode(const Args *a, const moec_model *m, const Text *t)
         int32_t *ids;
         int n, status = 0;
         if (!parse_ids(t->p, &ids, &n, &bad))
-                return usage(a, "standard input: not a JSON array of token ids, from \"%.20s\" on", bad);
+                return usage("standard input: not a JSON array of token ids, from \"%.20s\" on", bad);
         for (int i = 0; i < n && !status; i++) {
                 if (moec_piece(m, ids[i], true, &piece, &len, &e) != MOEC_OK)
                         status = failed(&e);
@@ -51,7 +51,7 @@ int cmd_tokenize(const Args *a)
                 return failed(&e);
         int status = read_text("-", &t);
         if (!status) {
-                status = a->decode ? decode(a, m, &t) : encode(a, m, &t);
+                status = a->decode ? decode(m, &t) : encode(a, m, &t);
                 free(t.p);
         }
         moec_close(m);

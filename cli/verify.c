@@ -9,9 +9,9 @@ static int tokens(const Args *a, const moec_model *m, int32_t **ids, int *n)
         const char *bad;
         Text t;
         if (a->tokens && a->file)
-                return usage(a, "tokens by --tokens and by -f");
+                return usage("tokens by --tokens and by -f");
         if (a->tokens && !parse_ids(a->tokens, ids, n, &bad))
-                return usage(a, "--tokens %s: not a list of token ids, from \"%.20s\" on", a->tokens, bad);
+                return usage("--tokens %s: not a list of token ids, from \"%.20s\" on", a->tokens, bad);
         if (!a->file)
                 return 0;
         int status = read_text(a->file, &t);
@@ -20,7 +20,7 @@ static int tokens(const Args *a, const moec_model *m, int32_t **ids, int *n)
         if (moec_tokenize(m, t.p, t.n, true, false, ids, n, &e) != MOEC_OK)
                 status = failed(&e);
         else if (*n == 0)
-                status = usage(a, "%s: no tokens in it", a->file);
+                status = usage("%s: no tokens in it", a->file);
         free(t.p);
         return status;
 }

@@ -5,8 +5,11 @@
 #include "runtime/isa.h"
 #include "runtime/plan.h"
 
-/* Contraction is off so that templates say where a product and a sum are fused; psabi: vectors never cross a call. */
-#define CC_FLAGS "-std=gnu11", "-O2", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi", "-fno-strict-aliasing"
+/* Contraction is off so that templates say where a product and a sum are fused; psabi: vectors never cross a
+ * call. */
+#define CC_FLAGS                                                                                             \
+        "-std=gnu11", "-O2", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wno-psabi",                  \
+                "-fno-strict-aliasing"
 
 typedef struct Cc {
         Arena *arena;
@@ -29,7 +32,8 @@ static moec_status compile(const Jobs *j, u32 i, moec_error *e)
         int code = 0;
         moec_status st = child_run(argv, j->work, NULL, 0, &out, &errors, &code, e);
         if (st == MOEC_OK && code != 0)
-                st = fail(e, MOEC_TOOLCHAIN, "cc failed (status %d) on kernel %s: %.600s", code, name, errors.p ? errors.p : "");
+                st = fail(e, MOEC_TOOLCHAIN, "cc failed (status %d) on kernel %s: %.600s", code, name,
+                        errors.p ? errors.p : "");
         buf_free(&out);
         buf_free(&errors);
         return st;
@@ -85,7 +89,8 @@ static moec_status link_all(Jobs *j, moec_error *e)
         int code = 0;
         moec_status st = child_run(argv, j->work, NULL, 0, &out, &errors, &code, e);
         if (st == MOEC_OK && code != 0)
-                st = fail(e, MOEC_TOOLCHAIN, "cc failed (status %d) to link the kernels: %.600s", code, errors.p ? errors.p : "");
+                st = fail(e, MOEC_TOOLCHAIN, "cc failed (status %d) to link the kernels: %.600s", code,
+                        errors.p ? errors.p : "");
         if (st == MOEC_OK)
                 st = file_read(arena_fmt(a, "%s/kernels.so", j->work), &cc->so, UINT64_MAX, e);
         buf_free(&out);
@@ -102,7 +107,8 @@ static moec_status tool_hash(const char *march, Hash *h, moec_error *e)
         int code = 0;
         moec_status st = child_run(argv, NULL, NULL, 0, &out, &errors, &code, e);
         if (st == MOEC_OK && code != 0)
-                st = fail(e, MOEC_TOOLCHAIN, "cc --version failed (status %d): %.300s", code, errors.p ? errors.p : "");
+                st = fail(e, MOEC_TOOLCHAIN, "cc --version failed (status %d): %.300s", code,
+                        errors.p ? errors.p : "");
         if (!strcmp(march, "native"))
                 isa_native(native);
         *h = hash_bytes(out.p, out.len);
@@ -127,7 +133,8 @@ static void search_path(Cc *cc)
         cc->search[n] = "c/generic";
 }
 
-static void run(Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, Image *so, const char **source)
+static void run(Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, Image *so,
+        const char **source)
 {
         moec_error e = {0};
         Cc cc = {.arena = a, .march = march, .flag = arena_fmt(a, "-march=%s", march)};
@@ -140,19 +147,22 @@ static void run(Arena *a, Key *const key[], u32 n, const char *march, const Buil
         }
         search_path(&cc);
         for (u32 i = 0; i < n; i++)
-                j.unit[i] = (Unit){.key = key[i], .search = cc.search, .file = arena_fmt(a, "%s.c", key[i]->name)};
+                j.unit[i] = (Unit){
+                        .key = key[i], .search = cc.search, .file = arena_fmt(a, "%s.c", key[i]->name)};
         jobs_run(a, &j, source);
         if (so)
                 *so = (Image){"so", PLAN_SO, arena_copy(a, cc.so.p, cc.so.len), cc.so.len};
         buf_free(&cc.so);
 }
 
-void cc_build(Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, Image *so, const char **source)
+void cc_build(Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, Image *so,
+        const char **source)
 {
         run(a, key, n, march, opt, so, source);
 }
 
-void cc_sources(Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, const char **source)
+void cc_sources(
+        Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, const char **source)
 {
         run(a, key, n, march, opt, NULL, source);
 }

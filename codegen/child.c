@@ -59,8 +59,10 @@ static int spawn(const char *const argv[], const char *cwd, Pipes *p, pid_t *pid
                 sigaddset(&pipe, SIGPIPE);
                 posix_spawnattr_setsigmask(&attr, &none);
                 posix_spawnattr_setsigdefault(&attr, &pipe);
-                posix_spawnattr_setpgroup(&attr, 0); /* the terminal's Ctrl-C is for us, who then stop in order */
-                posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+                posix_spawnattr_setpgroup(
+                        &attr, 0); /* the terminal's Ctrl-C is for us, who then stop in order */
+                posix_spawnattr_setflags(
+                        &attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
                 for (int i = 0; i < N_PIPE; i++)
                         posix_spawn_file_actions_adddup2(&act, p->theirs[i], i);
                 if (cwd)
@@ -102,7 +104,8 @@ static void feed(int *fd, const char **in, size_t *left)
 static void converse(Pipes *p, const char *in, size_t left, Buf *out, Buf *errors)
 {
         while (p->ours[OUT] >= 0 || p->ours[ERR] >= 0) {
-                struct pollfd fds[N_PIPE] = {{p->ours[IN], POLLOUT, 0}, {p->ours[OUT], POLLIN, 0}, {p->ours[ERR], POLLIN, 0}};
+                struct pollfd fds[N_PIPE] = {
+                        {p->ours[IN], POLLOUT, 0}, {p->ours[OUT], POLLIN, 0}, {p->ours[ERR], POLLIN, 0}};
                 if (poll(fds, N_PIPE, -1) < 0 && errno != EINTR)
                         break;
                 if (fds[IN].revents)
@@ -114,8 +117,8 @@ static void converse(Pipes *p, const char *in, size_t left, Buf *out, Buf *error
         }
 }
 
-moec_status child_run(const char *const argv[], const char *cwd, const char *in, size_t n_in, Buf *out, Buf *errors, int *code,
-        moec_error *e)
+moec_status child_run(const char *const argv[], const char *cwd, const char *in, size_t n_in, Buf *out,
+        Buf *errors, int *code, moec_error *e)
 {
         Pipes p;
         pid_t pid;
@@ -127,7 +130,8 @@ moec_status child_run(const char *const argv[], const char *cwd, const char *in,
         int rc = spawn(argv, cwd, &p, &pid);
         if (rc != 0) {
                 shut_all(&p);
-                return fail(e, MOEC_TOOLCHAIN, "cannot run %s: %s. It is needed to compile a model: install it, or put it in PATH",
+                return fail(e, MOEC_TOOLCHAIN,
+                        "cannot run %s: %s. It is needed to compile a model: install it, or put it in PATH",
                         argv[0], strerror(rc));
         }
         for (int i = 0; i < N_PIPE; i++)

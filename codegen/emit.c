@@ -112,7 +112,8 @@ static void put_states(Emit *m)
         const Graph *g = m->in->phase[0].g;
         for (u32 i = 0; i < g->n_state; i++) {
                 const State *s = &g->state[i];
-                PlanState p = {plan_add_str(&m->w, s->name), (u32)s->heads, (u32)s->dk, (u32)s->dv, (u32)s->ktype, (u32)s->vtype};
+                PlanState p = {plan_add_str(&m->w, s->name), (u32)s->heads, (u32)s->dk, (u32)s->dv,
+                        (u32)s->ktype, (u32)s->vtype};
                 plan_add(&m->w, PLAN_STATE, &p, sizeof p);
         }
 }
@@ -153,7 +154,8 @@ static void count_bytes(PlanLaunch *l, const Graph *g, const Node *n, const Sel 
         }
         if (n->op == OP_attend) {
                 const State *st = &g->state[ref_idx(ref_state(g, in_get(n, S_kv)))];
-                l->bytes_ctx = (u64)st->heads * ((u64)st->dk * dtype_info[st->ktype].bytes + (u64)st->dv * dtype_info[st->vtype].bytes);
+                l->bytes_ctx = (u64)st->heads * ((u64)st->dk * dtype_info[st->ktype].bytes +
+                                                        (u64)st->dv * dtype_info[st->vtype].bytes);
         }
 }
 
@@ -181,7 +183,8 @@ static void put_launch(Emit *m, u32 phase, u32 node)
         i64 layer = attr_i(n, A_layer);
         const char *op = op_info(n->op)->name;
         PlanLaunch l = {.kernel = m->kern[phase][node], .node = node, .n_arg = s->n_arg};
-        l.label = plan_add_str(&m->w, layer < 0 ? op : arena_fmt(m->arena, "blk.%lld.%s", (long long)layer, op));
+        l.label = plan_add_str(
+                &m->w, layer < 0 ? op : arena_fmt(m->arena, "blk.%lld.%s", (long long)layer, op));
         l.arg = (u32)(m->w.section[PLAN_ARG].len / sizeof(PlanArg));
         for (u32 i = 0; i < s->n_arg; i++) {
                 PlanArg a = plan_arg(m, g, &s->arg[i]);

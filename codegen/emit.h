@@ -48,8 +48,8 @@ typedef struct EmitWeight {
 } EmitWeight;
 u32 emit_weights(const Emit *m, const EmitWeight **w); /* after emit_plan */
 
-/* image[n_image]: kernel i's begin at each * i (0: all kernels are in one). source[i]: of key i, kept in the plan. Appends the plan
- * to out. */
+/* image[n_image]: kernel i's begin at each * i (0: all kernels are in one). source[i]: of key i, kept in the
+ * plan. Appends the plan to out. */
 void emit_plan(Emit *m, const Image *image, u32 n_image, u32 each, const char *const source[], Buf *out);
 
 #endif

@@ -34,7 +34,8 @@ static moec_status unit(Jobs *j, u32 i, moec_error *e)
 static void *worker(void *p)
 {
         Jobs *j = p;
-        for (u32 i; (i = atomic_fetch_add(&j->next, 1)) < j->n && !atomic_load(&j->stop); atomic_fetch_add(&j->done, 1))
+        for (u32 i; (i = atomic_fetch_add(&j->next, 1)) < j->n && !atomic_load(&j->stop);
+                atomic_fetch_add(&j->done, 1))
                 if (unit(j, i, &j->unit[i].error) != MOEC_OK)
                         atomic_store(&j->stop, true);
         return NULL;
@@ -57,7 +58,8 @@ static moec_status on_threads(Jobs *j, moec_error *e)
         while (n && !all_done(j)) {
                 struct timespec tick = {0, 5000000};
                 nanosleep(&tick, NULL);
-                if (j->opt->progress && !j->opt->progress(j->opt->user, "compiling", atomic_load(&j->done), j->n)) {
+                if (j->opt->progress &&
+                        !j->opt->progress(j->opt->user, "compiling", atomic_load(&j->done), j->n)) {
                         interrupted = true;
                         atomic_store(&j->stop, true);
                 }
@@ -97,7 +99,8 @@ void jobs_run(Arena *a, Jobs *j, const char **source)
         const char *keep = j->opt->keep;
         j->work = keep;
         if (keep ? mkdir(keep, 0755) != 0 && errno != EEXIST : !(j->work = mkdtemp(temp)))
-                err(MOEC_IO, "%s: cannot make a folder for generated sources: %s", keep ? keep : temp, strerror(errno));
+                err(MOEC_IO, "%s: cannot make a folder for generated sources: %s", keep ? keep : temp,
+                        strerror(errno));
         moec_status st = m4_lay_out(a, j->opt->templates, j->work, &e);
         if (st == MOEC_OK)
                 st = on_threads(j, &e);

@@ -1,4 +1,5 @@
-/* Builds kernels on threads: each Key's template is expanded by m4, and what comes out handed to a compiler. */
+/* Builds kernels on threads: each Key's template is expanded by m4, and what comes out handed to a compiler.
+ */
 #ifndef MOEC_JOBS_H
 #define MOEC_JOBS_H
 #include <stdatomic.h>
@@ -37,18 +38,20 @@ struct Jobs {
         const char *suffix; /* of templates */
         Unit *unit;
         u32 n;
-        moec_status (*build)(Jobs *j, u32 i, moec_error *e); /* unit i's source is there; called from threads. NULL: nothing */
-        moec_status (*finish)(Jobs *j, moec_error *e);       /* all are built; NULL: nothing */
+        moec_status (*build)(Jobs *j, u32 i,
+                moec_error *e); /* unit i's source is there; called from threads. NULL: nothing */
+        moec_status (*finish)(Jobs *j, moec_error *e); /* all are built; NULL: nothing */
         void *self;
         const char *work; /* folder, set by jobs_run */
         _Atomic u32 next, done;
         _Atomic bool stop;
 };
 
-/* source[i] (in the arena): what unit i was compiled from. err: what build and finish say; a failing compiler's with the folder
- * where the sources were kept; MOEC_INTERRUPTED. */
+/* source[i] (in the arena): what unit i was compiled from. err: what build and finish say; a failing
+ * compiler's with the folder where the sources were kept; MOEC_INTERRUPTED. */
 void jobs_run(Arena *a, Jobs *j, const char **source);
 
-moec_status jobs_write(const char *path, const void *p, size_t n, moec_error *e); /* no file_write: scratch needs no sync */
+moec_status jobs_write(
+        const char *path, const void *p, size_t n, moec_error *e); /* no file_write: scratch needs no sync */
 
 #endif

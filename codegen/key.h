@@ -1,4 +1,5 @@
-/* A Key names one kernel: an operation and every constant its template is expanded with. Equal Keys are compiled once. */
+/* A Key names one kernel: an operation and every constant its template is expanded with. Equal Keys are
+ * compiled once. */
 #ifndef MOEC_KEY_H
 #define MOEC_KEY_H
 #include "ir/util.h"

@@ -85,7 +85,8 @@ static const char *leak(const char *s)
 }
 
 /* The template, in the first folder of `search` that has it; relative to work. */
-static bool find(const char *work, const char *const search[], const char *op, const char *suffix, char *out, size_t n)
+static bool find(
+        const char *work, const char *const search[], const char *op, const char *suffix, char *out, size_t n)
 {
         for (; *search; search++) {
                 char path[4096];
@@ -97,7 +98,8 @@ static bool find(const char *work, const char *const search[], const char *op, c
         return false;
 }
 
-moec_status m4_expand(const Key *k, const char *work, const char *const search[], const char *suffix, Buf *out, moec_error *e)
+moec_status m4_expand(const Key *k, const char *work, const char *const search[], const char *suffix,
+        Buf *out, moec_error *e)
 {
         char template[512], folder[8][256];
         const char *argv[32] = {"m4", "-P", "-s"};
@@ -119,12 +121,13 @@ moec_status m4_expand(const Key *k, const char *work, const char *const search[]
         moec_status st = child_run(argv, work, facts.p, facts.len, out, &errors, &code, e);
         buf_free(&facts);
         if (st == MOEC_OK && (code != 0 || errors.len != 0))
-                st = fail(e, MOEC_TOOLCHAIN, "m4 failed (status %d) on %s for kernel %s: %.600s", code, template, k->name,
-                        errors.p ? errors.p : "");
+                st = fail(e, MOEC_TOOLCHAIN, "m4 failed (status %d) on %s for kernel %s: %.600s", code,
+                        template, k->name, errors.p ? errors.p : "");
         buf_free(&errors);
         const char *word = st == MOEC_OK && out->p ? leak(out->p) : NULL;
         if (word)
-                st = fail(e, MOEC_TOOLCHAIN, "%s: `%.*s` was left over in kernel %s: a misspelt macro, or a fact that it lacks", template,
-                        (int)strcspn(word, " \t\n(),;"), word, k->name);
+                st = fail(e, MOEC_TOOLCHAIN,
+                        "%s: `%.*s` was left over in kernel %s: a misspelt macro, or a fact that it lacks",
+                        template, (int)strcspn(word, " \t\n(),;"), word, k->name);
         return st;
 }

@@ -10,18 +10,19 @@
 /* ---- the library ---- */
 
 typedef struct Program Program;
-#define NVRTC_API(F)                                                                                                 \
-        F(nvrtcVersion, (int *, int *))                                                                              \
-        F(nvrtcGetNumSupportedArchs, (int *))                                                                        \
-        F(nvrtcGetSupportedArchs, (int *))                                                                           \
-        F(nvrtcCreateProgram, (Program **, const char *, const char *, int, const char *const *, const char *const *)) \
-        F(nvrtcCompileProgram, (Program *, int, const char *const *))                                                \
-        F(nvrtcGetProgramLogSize, (Program *, size_t *))                                                             \
-        F(nvrtcGetProgramLog, (Program *, char *))                                                                   \
-        F(nvrtcGetCUBINSize, (Program *, size_t *))                                                                  \
-        F(nvrtcGetCUBIN, (Program *, char *))                                                                        \
-        F(nvrtcGetPTXSize, (Program *, size_t *))                                                                    \
-        F(nvrtcGetPTX, (Program *, char *))                                                                          \
+#define NVRTC_API(F)                                                                                         \
+        F(nvrtcVersion, (int *, int *))                                                                      \
+        F(nvrtcGetNumSupportedArchs, (int *))                                                                \
+        F(nvrtcGetSupportedArchs, (int *))                                                                   \
+        F(nvrtcCreateProgram,                                                                                \
+                (Program **, const char *, const char *, int, const char *const *, const char *const *))     \
+        F(nvrtcCompileProgram, (Program *, int, const char *const *))                                        \
+        F(nvrtcGetProgramLogSize, (Program *, size_t *))                                                     \
+        F(nvrtcGetProgramLog, (Program *, char *))                                                           \
+        F(nvrtcGetCUBINSize, (Program *, size_t *))                                                          \
+        F(nvrtcGetCUBIN, (Program *, char *))                                                                \
+        F(nvrtcGetPTXSize, (Program *, size_t *))                                                            \
+        F(nvrtcGetPTX, (Program *, char *))                                                                  \
         F(nvrtcDestroyProgram, (Program **))
 
 #define MAX_KNOWN 64
@@ -76,8 +77,8 @@ static void *find_library(const NvrtcPaths *p)
         void *h;
         if (p->file)
                 return dlopen(p->file, RTLD_NOW | RTLD_LOCAL);
-        if ((h = by_name(RTLD_NOLOAD)) || (h = in_folder(p->conda, "lib/")) || (h = by_name(0)) || (h = in_folder(p->home, "lib64/")) ||
-                (h = in_folder(p->path, "lib64/")))
+        if ((h = by_name(RTLD_NOLOAD)) || (h = in_folder(p->conda, "lib/")) || (h = by_name(0)) ||
+                (h = in_folder(p->home, "lib64/")) || (h = in_folder(p->path, "lib64/")))
                 return h;
         return installed();
 }
@@ -87,17 +88,20 @@ static moec_status not_found(const NvrtcPaths *p, moec_error *e)
         if (p->file)
                 return fail(e, MOEC_TOOLCHAIN, "cannot load NVRTC from $MOEC_NVRTC: %.600s", dlerror());
         return fail(e, MOEC_TOOLCHAIN,
-                "NVRTC (libnvrtc.so.13 or .12), the compiler of CUDA kernels, is not installed: it is not loaded, nor in "
-                "$CONDA_PREFIX/lib, the loader's folders, $CUDA_HOME/lib64, $CUDA_PATH/lib64 or /usr/local/cuda*/lib64. Install the CUDA "
+                "NVRTC (libnvrtc.so.13 or .12), the compiler of CUDA kernels, is not installed: it is not "
+                "loaded, nor in "
+                "$CONDA_PREFIX/lib, the loader's folders, $CUDA_HOME/lib64, $CUDA_PATH/lib64 or "
+                "/usr/local/cuda*/lib64. Install the CUDA "
                 "toolkit or the package nvidia-cuda-nvrtc, or compile elsewhere: a plan needs none to run");
 }
 
 static moec_status get_symbols(Nvrtc *n, void *h, moec_error *e)
 {
         void *f;
-#define F(name, args)                                                                                                \
-        if (!(f = dlsym(h, #name)))                                                                                  \
-                return fail(e, MOEC_TOOLCHAIN, "NVRTC is too old: it has no " #name "; install CUDA 12 or newer");   \
+#define F(name, args)                                                                                        \
+        if (!(f = dlsym(h, #name)))                                                                          \
+                return fail(e, MOEC_TOOLCHAIN,                                                               \
+                        "NVRTC is too old: it has no " #name "; install CUDA 12 or newer");                  \
         memcpy(&n->name, &f, sizeof f);
         NVRTC_API(F)
 #undef F
@@ -113,14 +117,16 @@ static int rising(const void *a, const void *b)
 static moec_status ask(Nvrtc *n, moec_error *e)
 {
         int major = 0, minor = 0, count = 0;
-        if (n->nvrtcVersion(&major, &minor) != 0 || n->nvrtcGetNumSupportedArchs(&count) != 0 || count < 1 || count > MAX_KNOWN ||
-                n->nvrtcGetSupportedArchs(n->known) != 0)
-                return fail(e, MOEC_TOOLCHAIN, "NVRTC does not say its version and architectures: install it again");
+        if (n->nvrtcVersion(&major, &minor) != 0 || n->nvrtcGetNumSupportedArchs(&count) != 0 || count < 1 ||
+                count > MAX_KNOWN || n->nvrtcGetSupportedArchs(n->known) != 0)
+                return fail(e, MOEC_TOOLCHAIN,
+                        "NVRTC does not say its version and architectures: install it again");
         n->n_known = (u32)count;
         qsort(n->known, n->n_known, sizeof *n->known, rising);
         snprintf(n->version, sizeof n->version, "%d.%d", major, minor);
         if (major < OLDEST)
-                return fail(e, MOEC_TOOLCHAIN, "NVRTC %s is too old: install CUDA %d or newer", n->version, OLDEST);
+                return fail(e, MOEC_TOOLCHAIN, "NVRTC %s is too old: install CUDA %d or newer", n->version,
+                        OLDEST);
         return MOEC_OK;
 }
 
@@ -171,8 +177,10 @@ const char **nvrtc_archs(Arena *a, const char *list, u32 *n)
                         err(MOEC_USAGE, "target cuda:%s: more than %d architectures", list, MAX_ARCH);
                 arch[*n] = arena_strn(a, s, len);
                 if (!arch_number(arch[(*n)++], &ptx))
-                        err(MOEC_USAGE, "target cuda:%s: \"%.*s\" is no architecture; they look like sm_90a, sm_89 or compute_90", list,
-                                (int)len, s);
+                        err(MOEC_USAGE,
+                                "target cuda:%s: \"%.*s\" is no architecture; they look like sm_90a, sm_89 "
+                                "or compute_90",
+                                list, (int)len, s);
                 s += len;
                 if (!*s)
                         return arch;
@@ -188,7 +196,8 @@ moec_status nvrtc_knows(const Nvrtc *n, const char *arch, moec_error *e)
         for (u32 i = 0; i < n->n_known; i++) {
                 if (n->known[i] == (int)want)
                         return MOEC_OK;
-                len += (size_t)snprintf(all + len, sizeof all - len, " %s%d", ptx ? "compute_" : "sm_", n->known[i]);
+                len += (size_t)snprintf(
+                        all + len, sizeof all - len, " %s%d", ptx ? "compute_" : "sm_", n->known[i]);
         }
         return fail(e, MOEC_TOOLCHAIN, "NVRTC %s does not know %s; it knows%s%s", n->version, arch, all,
                 (int)want > n->known[n->n_known - 1] ? ". Install a newer CUDA" : "");
@@ -220,7 +229,8 @@ static moec_status failed(const Nvrtc *n, Program *p, const Unit *u, const char 
         char *log = n->nvrtcGetProgramLogSize(p, &len) == 0 && len ? calloc(1, len + 1) : NULL;
         if (log && n->nvrtcGetProgramLog(p, log) != 0)
                 *log = 0;
-        moec_status st = fail(e, MOEC_TOOLCHAIN, "NVRTC %s failed on kernel %s for %s: %.600s", n->version, u->key->name, arch, log ? log : "");
+        moec_status st = fail(e, MOEC_TOOLCHAIN, "NVRTC %s failed on kernel %s for %s: %.600s", n->version,
+                u->key->name, arch, log ? log : "");
         free(log);
         return st;
 }
@@ -233,7 +243,9 @@ static moec_status get_code(const Nvrtc *n, Program *p, bool ptx, Buf *code, con
         if (out && (ptx ? n->nvrtcGetPTX(p, out) : n->nvrtcGetCUBIN(p, out)) == 0)
                 buf_add(code, out, len);
         free(out);
-        return code->len ? MOEC_OK : fail(e, MOEC_TOOLCHAIN, "NVRTC %s made no code of kernel %s", n->version, u->key->name);
+        return code->len ? MOEC_OK
+                         : fail(e, MOEC_TOOLCHAIN, "NVRTC %s made no code of kernel %s", n->version,
+                                   u->key->name);
 }
 
 static moec_status compile(const Compile *c, const Unit *u, u32 arch, Buf *code, moec_error *e)
@@ -269,7 +281,8 @@ static moec_status object(Jobs *j, u32 i, moec_error *e)
         moec_status st = compile(c, u, arch, &c->code[i], e);
         if (st == MOEC_OK && j->opt->cache) {
                 Buf text = {0};
-                buf_fmt(&text, "kernel: %s\narch: %s\ncompiler: NVRTC %s\n", u->key->text, c->arch[arch], c->nvrtc->version);
+                buf_fmt(&text, "kernel: %s\narch: %s\ncompiler: NVRTC %s\n", u->key->text, c->arch[arch],
+                        c->nvrtc->version);
                 cache_put(j->opt->cache, key, "cubin", text.p, c->code[i].p, c->code[i].len, NULL);
                 buf_free(&text);
         }
@@ -281,7 +294,9 @@ static moec_status object(Jobs *j, u32 i, moec_error *e)
 /* Folders of templates, the most special first. */
 static const char *const *search_path(const char *arch)
 {
-        static const char *const generic[] = {"cuda/generic", "cuda", NULL}, *const sm_90[] = {"cuda/sm_90", "cuda/generic", "cuda", NULL};
+        static const char *const generic[] = {"cuda/generic", "cuda", NULL}, *const sm_90[] = {"cuda/sm_90",
+                                                                                     "cuda/generic", "cuda",
+                                                                                     NULL};
         bool ptx;
         return arch_number(arch, &ptx) >= 90 && !ptx ? sm_90 : generic;
 }
@@ -308,20 +323,26 @@ static Jobs *jobs_new(Compile *c, Key *const key[], u32 n, const BuildOpt *opt)
 {
         Arena *a = c->arena;
         Jobs *j = NEW(a, Jobs);
-        *j = (Jobs){.opt = opt, .suffix = ".cu.m4", .unit = NEWN(a, Unit, n * c->n_arch), .n = n * c->n_arch, .self = c};
+        *j = (Jobs){.opt = opt,
+                .suffix = ".cu.m4",
+                .unit = NEWN(a, Unit, n * c->n_arch),
+                .n = n * c->n_arch,
+                .self = c};
         for (u32 i = 0; i < j->n; i++) {
                 const char *arch = c->arch[i % c->n_arch];
-                j->unit[i] = (Unit){.key = key[i / c->n_arch], .search = search_path(arch),
+                j->unit[i] = (Unit){.key = key[i / c->n_arch],
+                        .search = search_path(arch),
                         .file = arena_fmt(a, "%s.%s.cu", key[i / c->n_arch]->name, arch)};
         }
         return j;
 }
 
-void nvrtc_build(Arena *a, Key *const key[], u32 n, const Nvrtc *nvrtc, const char *const arch[], u32 n_arch, const BuildOpt *opt,
-        Image *image, const char **source)
+void nvrtc_build(Arena *a, Key *const key[], u32 n, const Nvrtc *nvrtc, const char *const arch[], u32 n_arch,
+        const BuildOpt *opt, Image *image, const char **source)
 {
         Compile *c = NEW(a, Compile);
-        *c = (Compile){a, nvrtc, arch, n_arch, NEWN(a, Buf, n * n_arch), NEWN(a, const char *, n_arch), NEWN(a, Hash, n_arch)};
+        *c = (Compile){a, nvrtc, arch, n_arch, NEWN(a, Buf, n * n_arch), NEWN(a, const char *, n_arch),
+                NEWN(a, Hash, n_arch)};
         moec_error e = {0};
         for (u32 j = 0; j < n_arch; j++)
                 if (nvrtc_knows(nvrtc, arch[j], &e) != MOEC_OK)
@@ -341,14 +362,16 @@ void nvrtc_build(Arena *a, Key *const key[], u32 n, const Nvrtc *nvrtc, const ch
         for (u32 i = 0; i < j->n; i++) {
                 bool ptx;
                 arch_number(arch[i % n_arch], &ptx);
-                image[i] = (Image){arch[i % n_arch], ptx ? PLAN_PTX : PLAN_CUBIN, arena_copy(a, c->code[i].p, c->code[i].len), c->code[i].len};
+                image[i] = (Image){arch[i % n_arch], ptx ? PLAN_PTX : PLAN_CUBIN,
+                        arena_copy(a, c->code[i].p, c->code[i].len), c->code[i].len};
                 if (i % n_arch == 0)
                         source[i / n_arch] = all[i];
         }
         free_code(c, j->n);
 }
 
-void nvrtc_sources(Arena *a, Key *const key[], u32 n, const char *arch, const BuildOpt *opt, const char **source)
+void nvrtc_sources(
+        Arena *a, Key *const key[], u32 n, const char *arch, const BuildOpt *opt, const char **source)
 {
         Compile *c = NEW(a, Compile);
         *c = (Compile){.arena = a, .arch = &arch, .n_arch = 1};

@@ -142,10 +142,22 @@ static void elementwise(Ctx *c, const char *a, const char *b, Slot sb)
                 key_word(c->k, "STRIDE_B", one ? "0" : "N");
         }
 }
-static void sel_add(Ctx *c) { elementwise(c, "1", "2", S_b); }
-static void sel_mul(Ctx *c) { elementwise(c, "1", "2", S_b); }
-static void sel_glu(Ctx *c) { elementwise(c, "1", "2", S_up); }
-static void sel_scale(Ctx *c) { elementwise(c, "1", NULL, S_x); }
+static void sel_add(Ctx *c)
+{
+        elementwise(c, "1", "2", S_b);
+}
+static void sel_mul(Ctx *c)
+{
+        elementwise(c, "1", "2", S_b);
+}
+static void sel_glu(Ctx *c)
+{
+        elementwise(c, "1", "2", S_up);
+}
+static void sel_scale(Ctx *c)
+{
+        elementwise(c, "1", NULL, S_x);
+}
 static void sel_slice(Ctx *c)
 {
         key_int(c->k, "K", sel_last(c, S_x));
@@ -235,7 +247,8 @@ static void sel_experts_down(Ctx *c)
 }
 static void sel_experts(Ctx *c)
 {
-        err(MOEC_UNSUPPORTED, "graph %s: experts has no kernel of its own: run the pass `experts`", c->g->name);
+        err(MOEC_UNSUPPORTED, "graph %s: experts has no kernel of its own: run the pass `experts`",
+                c->g->name);
 }
 
 static void (*const sel_op[N_OP])(Ctx *) = {

@@ -1,13 +1,15 @@
-/* From a node to the kernel that does it and how to launch that: instruction selection. Nothing here knows of m4 or cc.
+/* From a node to the kernel that does it and how to launch that: instruction selection. Nothing here knows of
+ * m4 or cc.
  *
  * The facts of a Key (a template sees them with MOE_ in front):
  *   NAME                      the kernel's symbol
  *   every attribute of the operation under its own name; ENUMs as their word
  *   ARG_out0 ..               which launch argument a result is
- *   ARG_<slot>, TYPE_<slot>   of each operand that is present: its argument and its type (dtype or weight type); slots that
- *                             repeat are numbered from 0. kv: ARG_kv is the plane of keys, ARG_kvv the plane of values
+ *   ARG_<slot>, TYPE_<slot>   of each operand that is present: its argument and its type (dtype or weight
+ * type); slots that repeat are numbered from 0. kv: ARG_kv is the plane of keys, ARG_kvv the plane of values
  *   NT                        tokens a tile, from codegen/tune.lua
- * and the operation's own, see select.c, and the target's, see select_TARGET.c. Arguments: results, then operands in slot order. */
+ * and the operation's own, see select.c, and the target's, see select_TARGET.c. Arguments: results, then
+ * operands in slot order. */
 #ifndef MOEC_SELECT_H
 #define MOEC_SELECT_H
 #include "codegen/key.h"

@@ -57,7 +57,8 @@ static void grid_experts_down(Ctx *c)
 
 #define ROWS(op) [OP_##op] = sel_grid_rows
 #define OWN(op)  [OP_##op] = grid_##op
-const SelTarget sel_cpu = {begin,
-        {ROWS(embed), ROWS(rows), ROWS(add), ROWS(mul), ROWS(glu), ROWS(scale), ROWS(slice), ROWS(concat), ROWS(rmsnorm),
-                ROWS(quantize), ROWS(rope), OWN(matmul), OWN(headmul), OWN(kv_append), OWN(attend), OWN(route),
-                OWN(experts_up), OWN(experts_down), [OP_dequant] = sel_grid_table, [OP_sort] = grid_one}};
+const SelTarget sel_cpu = {
+        begin, {ROWS(embed), ROWS(rows), ROWS(add), ROWS(mul), ROWS(glu), ROWS(scale), ROWS(slice),
+                       ROWS(concat), ROWS(rmsnorm), ROWS(quantize), ROWS(rope), OWN(matmul), OWN(headmul),
+                       OWN(kv_append), OWN(attend), OWN(route), OWN(experts_up),
+                       OWN(experts_down), [OP_dequant] = sel_grid_table, [OP_sort] = grid_one}};

@@ -1,18 +1,16 @@
 /* How CUDA cuts operations into blocks of threads.
  *
- * Facts of every kernel: THREADS of a block; NARG arguments; MAXTOK, the most tokens of a step; NT, tokens a tile; ROWS, what
- * counts the rows of x or of the result. Where they matter: RPB, rows of a weight a block; PART, columns of an expert's hidden
- * layer a block; SPLIT, blocks that share a head's past or a router's product. tune.lua may set THREADS, NT, RPB, PART and SPLIT
- * of an operation, and others in its table `one` for steps of one token.
+ * Facts of every kernel: THREADS of a block; NARG arguments; MAXTOK, the most tokens of a step; NT, tokens a
+ * tile; ROWS, what counts the rows of x or of the result. Where they matter: RPB, rows of a weight a block;
+ * PART, columns of an expert's hidden layer a block; SPLIT, blocks that share a head's past or a router's
+ * product. tune.lua may set THREADS, NT, RPB, PART and SPLIT of an operation, and others in its table `one`
+ * for steps of one token.
  *
- * Grids, as blockIdx.x, y, z (a grid is the phase's largest: blocks behind the step's sizes have nothing to do):
- *   matmul              block of RPB rows over all weights (START, END), tile of NT rows of x
- *   headmul             block of RPB rows, head, tile of NT tokens
- *   experts_up          part, slot, token;      with an order: part, expert
- *   experts_down        block of RPB rows, token;      with an order: block of RPB rows, and the experts in turn
- *   attend              token, head of keys, split
- *   kv_append           token, head
- *   route               token, split
+ * Grids, as blockIdx.x, y, z (a grid is the phase's largest: blocks behind the step's sizes have nothing to
+ * do): matmul              block of RPB rows over all weights (START, END), tile of NT rows of x headmul
+ * block of RPB rows, head, tile of NT tokens experts_up          part, slot, token;      with an order: part,
+ * expert experts_down        block of RPB rows, token;      with an order: block of RPB rows, and the experts
+ * in turn attend              token, head of keys, split kv_append           token, head route token, split
  *   sort                one block
  *   add mul glu scale   row, 1024 columns
  *   all others          row */
@@ -114,7 +112,8 @@ static void grid_kv_append(Ctx *c)
 }
 static void grid_attend(Ctx *c)
 {
-        i64 heads = sel_state(c)->heads, split = one_token(c) ? size(c, "SPLIT", 1, 64, clamp(128 / heads, 1, 32)) : 1;
+        i64 heads = sel_state(c)->heads,
+            split = one_token(c) ? size(c, "SPLIT", 1, 64, clamp(128 / heads, 1, 32)) : 1;
         key_int(c->k, "SPLIT", split);
         sel_grid(c, 0, DIM_n_tok, 1, 1);
         sel_grid(c, 1, DIM_const, heads, 1);
@@ -153,7 +152,7 @@ static void grid_experts_down(Ctx *c)
 #define ELEMENTS(op) [OP_##op] = grid_elements
 #define OWN(op)      [OP_##op] = grid_##op
 const SelTarget sel_cuda = {begin,
-        {ELEMENTS(add), ELEMENTS(mul), ELEMENTS(glu), ELEMENTS(scale), ROWS(slice), ROWS(concat), ROWS(rmsnorm), ROWS(rope),
-                OWN(matmul), OWN(headmul), OWN(kv_append), OWN(attend), OWN(route), OWN(sort), OWN(experts_up), OWN(experts_down),
-                [OP_dequant] = sel_grid_table, [OP_embed] = sel_grid_rows, [OP_rows] = sel_grid_rows,
-                [OP_quantize] = sel_grid_rows}};
+        {ELEMENTS(add), ELEMENTS(mul), ELEMENTS(glu), ELEMENTS(scale), ROWS(slice), ROWS(concat),
+                ROWS(rmsnorm), ROWS(rope), OWN(matmul), OWN(headmul), OWN(kv_append), OWN(attend), OWN(route),
+                OWN(sort), OWN(experts_up), OWN(experts_down), [OP_dequant] = sel_grid_table,
+                [OP_embed] = sel_grid_rows, [OP_rows] = sel_grid_rows, [OP_quantize] = sel_grid_rows}};

@@ -1,5 +1,5 @@
-/* What the files of instruction selection share: select.c, which knows the operations, and one file a target, which knows how
- * each is cut into blocks. */
+/* What the files of instruction selection share: select.c, which knows the operations, and one file a target,
+ * which knows how each is cut into blocks. */
 #ifndef MOEC_SELECT_PART_H
 #define MOEC_SELECT_PART_H
 #include "codegen/select.h"

@@ -63,18 +63,22 @@ static void edges(const Graph *g, u32 n, i64 layer, Buf *out)
                 if (ref_kind(r) == R_VAL && shown(g, g->val[ref_idx(r)].node, layer))
                         buf_fmt(out, "  n%u -> n%u [label=\"%s\"];\n", g->val[ref_idx(r)].node, n, slot);
                 else if (ref_kind(r) == R_VAL)
-                        buf_fmt(out, "  o%u [shape=plaintext style=\"\" label=\"%%%u\"]; o%u -> n%u [label=\"%s\"];\n", ref_idx(r), ref_idx(r),
-                                ref_idx(r), n, slot);
+                        buf_fmt(out,
+                                "  o%u [shape=plaintext style=\"\" label=\"%%%u\"]; o%u -> n%u "
+                                "[label=\"%s\"];\n",
+                                ref_idx(r), ref_idx(r), ref_idx(r), n, slot);
                 else if (ref_kind(r) == R_INPUT)
-                        buf_fmt(out, "  i%u_%u [shape=plaintext style=\"\" label=\"@%s\"]; i%u_%u -> n%u;\n", n, i, input_name[ref_idx(r)], n,
-                                i, n);
+                        buf_fmt(out, "  i%u_%u [shape=plaintext style=\"\" label=\"@%s\"]; i%u_%u -> n%u;\n",
+                                n, i, input_name[ref_idx(r)], n, i, n);
         }
 }
 
 void dot(const Graph *g, i64 layer, Buf *out)
 {
-        buf_fmt(out, "digraph %s {\n  rankdir=TB;\n  node [shape=box style=\"filled,rounded\" fontname=\"Helvetica\" fontsize=10];\n"
-                     "  edge [fontname=\"Helvetica\" fontsize=8 color=\"#707070\"];\n",
+        buf_fmt(out,
+                "digraph %s {\n  rankdir=TB;\n  node [shape=box style=\"filled,rounded\" "
+                "fontname=\"Helvetica\" fontsize=10];\n"
+                "  edge [fontname=\"Helvetica\" fontsize=8 color=\"#707070\"];\n",
                 g->name);
         for (u32 n = 0; n < g->n_node; n++)
                 if (shown(g, n, layer)) {

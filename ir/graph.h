@@ -1,8 +1,10 @@
-/* The IR: straight-line SSA over one step of a model. Everything is referred to by index, never by pointer; everything lives in
- * the graph's arena. ir/ops.h says what operations mean, ir/ir.txt how the text form looks.
+/* The IR: straight-line SSA over one step of a model. Everything is referred to by index, never by pointer;
+ * everything lives in the graph's arena. ir/ops.h says what operations mean, ir/ir.txt how the text form
+ * looks.
  *
- * A graph holds weights (views of tensors in the file), states (the KV cache of a layer), nodes in execution order and the
- * values they define. Passes add nodes and values, redirect uses and mark nodes dead; graph_compact renumbers. */
+ * A graph holds weights (views of tensors in the file), states (the KV cache of a layer), nodes in execution
+ * order and the values they define. Passes add nodes and values, redirect uses and mark nodes dead;
+ * graph_compact renumbers. */
 #ifndef MOEC_GRAPH_H
 #define MOEC_GRAPH_H
 #include <stdio.h>
@@ -13,7 +15,7 @@ typedef enum Op {
 #define O(name, slots, attrs, results) OP_##name,
         OPS(O)
 #undef O
-        N_OP,
+                N_OP,
         OP_dead = N_OP /* removed; graph_compact drops it */
 } Op;
 
@@ -21,14 +23,14 @@ typedef enum Slot {
 #define S(name) S_##name,
         SLOTS(S)
 #undef S
-        N_SLOT
+                N_SLOT
 } Slot;
 
 typedef enum Attr {
 #define A(name, kind, def) A_##name,
         ATTRS(A)
 #undef A
-        N_ATTR
+                N_ATTR
 } Attr;
 
 typedef enum DimSym {
@@ -36,21 +38,21 @@ typedef enum DimSym {
 #define D(name) DIM_##name,
         DIMS(D)
 #undef D
-        N_DIM
+                N_DIM
 } DimSym;
 
 typedef enum Input {
 #define I(name, dim) IN_##name,
         INPUTS(I)
 #undef I
-        N_INPUT
+                N_INPUT
 } Input;
 
 typedef enum Layout {
 #define L(name) LAYOUT_##name,
         LAYOUTS(L)
 #undef L
-        N_LAYOUT
+                N_LAYOUT
 } Layout;
 
 /* A reference: kind in the top 4 bits, index below. */
@@ -58,8 +60,14 @@ typedef u32 Ref;
 enum { R_NONE, R_VAL, R_WEIGHT, R_INPUT, R_STATE };
 #define REF(kind, i) ((Ref)(kind) << 28 | (Ref)(i))
 #define REF_NONE     ((Ref)0)
-static inline u32 ref_kind(Ref r) { return r >> 28; }
-static inline u32 ref_idx(Ref r) { return r & 0x0fffffff; }
+static inline u32 ref_kind(Ref r)
+{
+        return r >> 28;
+}
+static inline u32 ref_idx(Ref r)
+{
+        return r & 0x0fffffff;
+}
 
 typedef struct Dim {
         DimSym sym; /* DIM_const: n is the size */
@@ -90,8 +98,8 @@ typedef struct Weight {
         const void *data;  /* the file's bytes, NULL if not bound (shape file, parsed text) */
 } Weight;
 
-/* The KV cache of one layer: per sequence and position `heads` keys of dk values and values of dv values (dv 0: values are a
- * prefix of the keys), stored as ktype and vtype (D_f32, D_f16). */
+/* The KV cache of one layer: per sequence and position `heads` keys of dk values and values of dv values (dv
+ * 0: values are a prefix of the keys), stored as ktype and vtype (D_f32, D_f16). */
 typedef struct State {
         const char *name;
         i64 heads, dk, dv;
@@ -111,7 +119,7 @@ typedef struct Node {
         struct In {
                 Slot slot;
                 Ref ref;
-        } *in;      /* in slot order; repeated slots in order of operands */
+        } * in;     /* in slot order; repeated slots in order of operands */
         Aval *attr; /* [N_ATTR] */
 } Node;
 
@@ -140,7 +148,8 @@ typedef struct Graph {
         Index weights, states;
         Ref *ret; /* results: the logits, then the states' last values */
         u32 n_ret, cap_ret;
-        u64 max[N_DIM]; /* upper bounds of the symbolic dimensions, set by the caller before `buffers`; 0 unknown */
+        u64 max[N_DIM];  /* upper bounds of the symbolic dimensions, set by the caller before `buffers`; 0
+                            unknown */
         u64 arena_bytes; /* of the step's arena, set by `buffers` */
 } Graph;
 
@@ -164,18 +173,21 @@ typedef struct OpInfo {
 } OpInfo;
 const OpInfo *op_info(Op op);
 extern const AttrInfo attr_info[N_ATTR];
-extern const char *const slot_name[N_SLOT], *const dim_name[N_DIM], *const input_name[N_INPUT], *const layout_name[N_LAYOUT];
+extern const char *const slot_name[N_SLOT], *const dim_name[N_DIM], *const input_name[N_INPUT],
+                                                                            *const layout_name[N_LAYOUT];
 extern const DimSym input_dim[N_INPUT];
 
 /* ---- names (ir/ops.c) ---- */
-void index_add(Arena *a, Index *x, const char *s, size_t len, u32 i); /* s lives as long as x, and is new to it */
+void index_add(
+        Arena *a, Index *x, const char *s, size_t len, u32 i); /* s lives as long as x, and is new to it */
 bool index_find(const Index *x, const char *s, size_t len, u32 *i);
 int table_find(const char *const *word, u32 n, const char *s, size_t len); /* which of n words; -1: none */
 
 /* ---- build (ir/graph.c) ---- */
 Graph *graph_new(Arena *a, const char *name);
 Graph *graph_clone(const Graph *g, Arena *a, const char *name); /* names and the weights' data are shared */
-Ref graph_weight(Graph *g, const char *name, Wtype t, u32 rank, const u64 *dim, const void *data); /* the same name: the same ref */
+Ref graph_weight(Graph *g, const char *name, Wtype t, u32 rank, const u64 *dim,
+        const void *data); /* the same name: the same ref */
 bool graph_find_weight(const Graph *g, const char *name, size_t len, Ref *out);
 bool graph_find_state(const Graph *g, const char *name, size_t len, Ref *out);
 Ref graph_state(Graph *g, const char *name, i64 heads, i64 dk, i64 dv, Dtype ktype, Dtype vtype);
@@ -185,26 +197,35 @@ void graph_return(Graph *g, Ref r);
 #define MAX_IN     64             /* operands of a node */
 #define MAX_RESULT 16             /* results of a node */
 
-/* A node at the end, or before node `at`; then its operands, attributes; then node_done, which checks the signature, infers and
- * defines its values (err with the node's line if it cannot be). Node pointers are good until the next node is made. */
+/* A node at the end, or before node `at`; then its operands, attributes; then node_done, which checks the
+ * signature, infers and defines its values (err with the node's line if it cannot be). Node pointers are good
+ * until the next node is made. */
 u32 node_new(Graph *g, Op op);
-u32 node_insert(Graph *g, u32 at, Op op); /* at, and what follows moves one up; its values are numbered after the others' */
+u32 node_insert(Graph *g, u32 at,
+        Op op); /* at, and what follows moves one up; its values are numbered after the others' */
 void node_in(Graph *g, u32 n, Slot s, Ref r);
 void node_int(Graph *g, u32 n, Attr a, i64 v);
 void node_flt(Graph *g, u32 n, Attr a, double v);
 void node_copy_attrs(Graph *g, u32 n, u32 from); /* those that n's operation has, and layer */
-Ref node_done(Graph *g, u32 n); /* its first value; again after a change of operands: infers again, same number of results */
+Ref node_done(Graph *g,
+        u32 n); /* its first value; again after a change of operands: infers again, same number of results */
 
 /* ---- read ---- */
 Ref in_get(const Node *n, Slot s);        /* REF_NONE if absent */
 Ref in_nth(const Node *n, Slot s, u32 i); /* the i-th of a repeated slot */
 u32 in_count(const Node *n, Slot s);
-static inline i64 attr_i(const Node *n, Attr a) { return n->attr[a].i; }
-static inline double attr_f(const Node *n, Attr a) { return n->attr[a].f; }
+static inline i64 attr_i(const Node *n, Attr a)
+{
+        return n->attr[a].i;
+}
+static inline double attr_f(const Node *n, Attr a)
+{
+        return n->attr[a].f;
+}
 Vtype ref_type(const Graph *g, Ref r); /* a weight's: f32 whatever its storage, rank and dims of the weight */
 const Node *ref_node(const Graph *g, Ref r); /* what defines a value; NULL for other kinds */
-Ref ref_state(const Graph *g, Ref r); /* the state that a kv value is a later version of */
-i64 ref_experts(const Graph *g, Ref route); /* the experts that a route value chooses from */
+Ref ref_state(const Graph *g, Ref r);        /* the state that a kv value is a later version of */
+i64 ref_experts(const Graph *g, Ref route);  /* the experts that a route value chooses from */
 u32 ref_uses(const Graph *g, Ref r);         /* operands and returns that name it */
 i64 dim_last(const Vtype *t);                /* the last dimension, a constant */
 #define VTYPE_STR 128
@@ -221,9 +242,10 @@ void node_kill(Graph *g, u32 n);
 void graph_compact(Graph *g); /* drops dead nodes, unused values and weights; renumbers in order */
 
 /* ---- buffers ---- */
-u64 val_bytes(const Graph *g, u32 v); /* at the upper bounds; UINT64_MAX: too many, or a bound is unknown; states: 0 */
-/* Whether the first result of n may be written where the value of its operand i lies, if nothing reads that later: every element is
- * read before, and by whom, it is written. Same type. */
+u64 val_bytes(const Graph *g,
+        u32 v); /* at the upper bounds; UINT64_MAX: too many, or a bound is unknown; states: 0 */
+/* Whether the first result of n may be written where the value of its operand i lies, if nothing reads that
+ * later: every element is read before, and by whom, it is written. Same type. */
 bool in_place(const Graph *g, u32 n, u32 i);
 
 /* ---- the other files of ir/ ---- */
@@ -234,7 +256,7 @@ void valid(const Graph *g); /* check.c: the same, but err: for a graph that the 
 /* print.c. A name of other characters than these is quoted. */
 #define NAME_CHARS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-+:/"
 void print(const Graph *g, Buf *out);
-void print_node(const Graph *g, u32 n, Buf *out);      /* one line; values by their numbers in g */
+void print_node(const Graph *g, u32 n, Buf *out); /* one line; values by their numbers in g */
 Graph *parse(Arena *a, const char *text, size_t len, const char *file); /* parse.c: err with file and line */
 
 #endif

@@ -1,36 +1,38 @@
-/* Types, as tables. A new GGUF format is one row of WTYPES, one dequantiser in ir/quant.c, one fragment per target. */
+/* Types, as tables. A new GGUF format is one row of WTYPES, one dequantiser in ir/quant.c, one fragment per
+ * target. */
 #ifndef MOEC_TYPES_H
 #define MOEC_TYPES_H
 #include "ir/util.h"
 
 /* Weight types, as stored in GGUF.
  *   W(name, id, per, bytes, kind, fields)
- * id: ggml's type number. per, bytes: values and bytes of one block. kind: FLOAT (a value stands alone) or QUANT (codes with
- * scales). fields: the block's parts in file order, F(bytes, unit): what `layout` permutes. A repack moves whole units and
- * never changes a bit; for codes the unit is 4 bytes, which hold the codes of 4 neighbouring values. */
-#define WTYPES(W)                                                                                    \
-        W(F32,    0,  1,   4,   FLOAT, F(4, 4))                                                      \
-        W(F16,    1,  1,   2,   FLOAT, F(2, 2))                                                      \
-        W(Q4_0,   2,  32,  18,  QUANT, F(2, 2) F(16, 4))                                             \
-        W(Q4_1,   3,  32,  20,  QUANT, F(2, 2) F(2, 2) F(16, 4))                                     \
-        W(Q5_0,   6,  32,  22,  QUANT, F(2, 2) F(4, 4) F(16, 4))                                     \
-        W(Q5_1,   7,  32,  24,  QUANT, F(2, 2) F(2, 2) F(4, 4) F(16, 4))                             \
-        W(Q8_0,   8,  32,  34,  QUANT, F(2, 2) F(32, 4))                                             \
-        W(Q2_K,   10, 256, 84,  QUANT, F(16, 1) F(64, 4) F(2, 2) F(2, 2))                            \
-        W(Q3_K,   11, 256, 110, QUANT, F(32, 4) F(64, 4) F(12, 1) F(2, 2))                           \
-        W(Q4_K,   12, 256, 144, QUANT, F(2, 2) F(2, 2) F(12, 1) F(128, 4))                           \
-        W(Q5_K,   13, 256, 176, QUANT, F(2, 2) F(2, 2) F(12, 1) F(32, 4) F(128, 4))                  \
-        W(Q6_K,   14, 256, 210, QUANT, F(128, 4) F(64, 4) F(16, 1) F(2, 2))                          \
-        W(IQ4_NL, 20, 32,  18,  QUANT, F(2, 2) F(16, 4))                                             \
-        W(IQ4_XS, 23, 256, 136, QUANT, F(2, 2) F(2, 2) F(4, 1) F(128, 4))                            \
-        W(BF16,   30, 1,   2,   FLOAT, F(2, 2))                                                      \
-        W(MXFP4,  39, 32,  17,  QUANT, F(1, 1) F(16, 4))
+ * id: ggml's type number. per, bytes: values and bytes of one block. kind: FLOAT (a value stands alone) or
+ * QUANT (codes with scales). fields: the block's parts in file order, F(bytes, unit): what `layout` permutes.
+ * A repack moves whole units and never changes a bit; for codes the unit is 4 bytes, which hold the codes of
+ * 4 neighbouring values. */
+#define WTYPES(W)                                                                                            \
+        W(F32, 0, 1, 4, FLOAT, F(4, 4))                                                                      \
+        W(F16, 1, 1, 2, FLOAT, F(2, 2))                                                                      \
+        W(Q4_0, 2, 32, 18, QUANT, F(2, 2) F(16, 4))                                                          \
+        W(Q4_1, 3, 32, 20, QUANT, F(2, 2) F(2, 2) F(16, 4))                                                  \
+        W(Q5_0, 6, 32, 22, QUANT, F(2, 2) F(4, 4) F(16, 4))                                                  \
+        W(Q5_1, 7, 32, 24, QUANT, F(2, 2) F(2, 2) F(4, 4) F(16, 4))                                          \
+        W(Q8_0, 8, 32, 34, QUANT, F(2, 2) F(32, 4))                                                          \
+        W(Q2_K, 10, 256, 84, QUANT, F(16, 1) F(64, 4) F(2, 2) F(2, 2))                                       \
+        W(Q3_K, 11, 256, 110, QUANT, F(32, 4) F(64, 4) F(12, 1) F(2, 2))                                     \
+        W(Q4_K, 12, 256, 144, QUANT, F(2, 2) F(2, 2) F(12, 1) F(128, 4))                                     \
+        W(Q5_K, 13, 256, 176, QUANT, F(2, 2) F(2, 2) F(12, 1) F(32, 4) F(128, 4))                            \
+        W(Q6_K, 14, 256, 210, QUANT, F(128, 4) F(64, 4) F(16, 1) F(2, 2))                                    \
+        W(IQ4_NL, 20, 32, 18, QUANT, F(2, 2) F(16, 4))                                                       \
+        W(IQ4_XS, 23, 256, 136, QUANT, F(2, 2) F(2, 2) F(4, 1) F(128, 4))                                    \
+        W(BF16, 30, 1, 2, FLOAT, F(2, 2))                                                                    \
+        W(MXFP4, 39, 32, 17, QUANT, F(1, 1) F(16, 4))
 
 typedef enum Wtype {
 #define W(name, id, per, bytes, kind, fields) W_##name,
         WTYPES(W)
 #undef W
-        N_WTYPE
+                N_WTYPE
 } Wtype;
 
 typedef struct Field {
@@ -50,20 +52,20 @@ bool wtype_by_name(const char *name, size_t n, Wtype *out);
 
 /* Value types: what flows between operations.
  *   D(name, bytes)   bytes of one element, 0 where the layout is the target's affair */
-#define DTYPES(D)                                                                                    \
-        D(f32, 4)   /* */                                                                            \
-        D(f16, 2)   /* */                                                                            \
-        D(i32, 4)   /* */                                                                            \
-        D(q8, 0)    /* int8 codes with one f32 scale for each 16: activations rounded once */        \
-        D(route, 8) /* [.., k]: the chosen expert (i32) and its weight (f32) */                      \
-        D(order, 0) /* [.., k]: the (token, slot) pairs of a route, grouped by expert */             \
+#define DTYPES(D)                                                                                            \
+        D(f32, 4)   /* */                                                                                    \
+        D(f16, 2)   /* */                                                                                    \
+        D(i32, 4)   /* */                                                                                    \
+        D(q8, 0)    /* int8 codes with one f32 scale for each 16: activations rounded once */                \
+        D(route, 8) /* [.., k]: the chosen expert (i32) and its weight (f32) */                              \
+        D(order, 0) /* [.., k]: the (token, slot) pairs of a route, grouped by expert */                     \
         D(kv, 0)    /* [heads, dk, dv]: state: keys and values of every sequence and position */
 
 typedef enum Dtype {
 #define D(name, bytes) D_##name,
         DTYPES(D)
 #undef D
-        N_DTYPE
+                N_DTYPE
 } Dtype;
 typedef struct DtypeInfo {
         const char *name;

@@ -1,4 +1,5 @@
-/* What every layer shares: numbers, errors, arenas, growing buffers, checked arithmetic, hashing, files. Knows of no other part. */
+/* What every layer shares: numbers, errors, arenas, growing buffers, checked arithmetic, hashing, files.
+ * Knows of no other part. */
 #ifndef MOEC_UTIL_H
 #define MOEC_UTIL_H
 #include <setjmp.h>
@@ -18,14 +19,14 @@ typedef int16_t i16;
 typedef int32_t i32;
 typedef int64_t i64;
 
-#define COUNT(a)      (sizeof(a) / sizeof *(a))
-#define PRINTF(m, n)  __attribute__((format(printf, m, n)))
-#define MIN(a, b)     ((a) < (b) ? (a) : (b))
-#define MAX(a, b)     ((a) > (b) ? (a) : (b))
+#define COUNT(a)     (sizeof(a) / sizeof *(a))
+#define PRINTF(m, n) __attribute__((format(printf, m, n)))
+#define MIN(a, b)    ((a) < (b) ? (a) : (b))
+#define MAX(a, b)    ((a) > (b) ? (a) : (b))
 
 /* ---- errors ----
- * Compiler: err() is the user's fault, die() is ours; both record a message and jump to the innermost Trap, which the public
- * API sets up. Nothing between may own what an arena does not free.
+ * Compiler: err() is the user's fault, die() is ours; both record a message and jump to the innermost Trap,
+ * which the public API sets up. Nothing between may own what an arena does not free.
  *
  *         Trap t;
  *         if (TRAP(&t) == 0) { work; trap_pop(&t); } else { t.error tells; already popped }
@@ -45,7 +46,8 @@ noreturn void err(moec_status st, const char *fmt, ...) PRINTF(2, 3);
 noreturn void err_rethrow(const moec_error *e);
 #define die(...) die_at(__FILE__, __LINE__, __VA_ARGS__) /* an invariant of ours is broken */
 noreturn void die_at(const char *file, int line, const char *fmt, ...) PRINTF(3, 4);
-moec_status fail(moec_error *e, moec_status st, const char *fmt, ...) PRINTF(3, 4); /* e may be NULL; returns st */
+moec_status fail(moec_error *e, moec_status st, const char *fmt, ...)
+        PRINTF(3, 4); /* e may be NULL; returns st */
 
 /* ---- memory ----
  * An arena holds everything of one lifetime and is freed at once. Its memory is zeroed and aligned to 16. */
@@ -59,14 +61,16 @@ char *arena_str(Arena *a, const char *s);
 char *arena_strn(Arena *a, const char *s, size_t n);
 char *arena_fmt(Arena *a, const char *fmt, ...) PRINTF(2, 3);
 size_t arena_used(const Arena *a);
-#define NEW(a, T)      ((T *)arena_alloc((a), sizeof(T)))
-#define NEWN(a, T, n)  ((T *)arena_array((a), (n), sizeof(T)))
+#define NEW(a, T)     ((T *)arena_alloc((a), sizeof(T)))
+#define NEWN(a, T, n) ((T *)arena_array((a), (n), sizeof(T)))
 
 void *xmalloc(size_t n); /* die when out of memory */
 void *xrealloc(void *p, size_t n);
 
-/* A growing array in an arena: GROW(arena, ptr, len, cap) makes room for one more at ptr[len]. Old copies stay in the arena. */
-#define GROW(a, p, len, cap) ((len) < (cap) ? (void)0 : (void)((p) = arena_grow((a), (p), (len), &(cap), sizeof *(p))))
+/* A growing array in an arena: GROW(arena, ptr, len, cap) makes room for one more at ptr[len]. Old copies
+ * stay in the arena. */
+#define GROW(a, p, len, cap)                                                                                 \
+        ((len) < (cap) ? (void)0 : (void)((p) = arena_grow((a), (p), (len), &(cap), sizeof *(p))))
 void *arena_grow(Arena *a, const void *p, u32 len, u32 *cap, size_t size);
 
 /* A growing byte string on the heap; always NUL-terminated behind len once anything was added. */

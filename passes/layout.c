@@ -1,6 +1,7 @@
 /* Layout: how each weight lies in memory for its kernels. A matrix in a product becomes panels, or its
- * rows are split into fields, where an option says so; what is looked up row by row (embeddings) and vectors stay as they are in the file. A
- * tensor needed both ways (an embedding table that is the output matrix too) becomes two weights. */
+ * rows are split into fields, where an option says so; what is looked up row by row (embeddings) and vectors
+ * stay as they are in the file. A tensor needed both ways (an embedding table that is the output matrix too)
+ * becomes two weights. */
 #include "passes/passes.h"
 #include "passes/rewrite.h"
 
@@ -30,7 +31,8 @@ static Ref laid_out(Graph *g, u32 i, const Uses *u, enum Layout l)
         Ref r = REF(R_WEIGHT, i);
         Weight w = g->weight[i];
         if (u->rows) {
-                r = graph_weight(g, arena_fmt(g->arena, "%s:%s", w.name, layout_name[l]), w.type, w.rank, w.dim, w.data);
+                r = graph_weight(g, arena_fmt(g->arena, "%s:%s", w.name, layout_name[l]), w.type, w.rank,
+                        w.dim, w.data);
                 g->weight[ref_idx(r)].tensor = w.tensor;
         }
         g->weight[ref_idx(r)].layout = l;

@@ -15,7 +15,8 @@ struct moec_model {
         Plan *plan;  /* NULL: a GGUF or shape file, and the members from front to load_eval are set */
         void *front; /* the compiler's */
         moec_status (*make_plan)(const moec_model *m, const moec_options *opt, Plan **out, bool *from_cache,
-                char why[PLAN_WHY], moec_error *e); /* why: what target auto chose, "" where it had no choice */
+                char why[PLAN_WHY],
+                moec_error *e); /* why: what target auto chose, "" where it had no choice */
         void (*close_front)(void *front);
         moec_status (*load_eval)(
                 const moec_model *m, const moec_options *opt, moec_context *ctx, moec_error *e);

@@ -113,8 +113,10 @@ static moec_status load_plan(moec_context *c, const moec_options *opt, moec_erro
         t->weight_bytes = m.weights;
         t->kv_bytes = m.kv;
         t->scratch_bytes = m.scratch;
+        t->threads = (int)pool_threads(rt_pool(c->rt));
         rt_describe(c->rt, what);
-        snprintf(t->target, sizeof t->target, *why ? "%.*s (%s)" : "%.*s%s", (int)(sizeof t->target - PLAN_WHY - 4), what, why);
+        snprintf(t->target, sizeof t->target, *why ? "%.*s (%s)" : "%.*s%s",
+                (int)(sizeof t->target - PLAN_WHY - 4), what, why);
         return MOEC_OK;
 }
 

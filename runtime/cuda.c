@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WEIGHT_START 256        /* alignment of a weight on the device */
+#define WEIGHT_START 256           /* alignment of a weight on the device */
 #define CHUNK        (32ull << 20) /* bytes of a pinned buffer */
 #define N_CHUNK      2
 
@@ -31,8 +31,9 @@ static moec_status take_device(CudaRt *c, moec_error *e)
 
 /* ---- code ---- */
 
-/* Whether the image named arch runs on the device, and how well: 0 not at all. "sm_90a" runs on 9.0 alone, "sm_89" on 8.9 and
- * later of 8, "compute_80" (translated when loaded) on 8.0 and later; "compute_90a" on 9.0 alone. */
+/* Whether the image named arch runs on the device, and how well: 0 not at all. "sm_90a" runs on 9.0 alone,
+ * "sm_89" on 8.9 and later of 8, "compute_80" (translated when loaded) on 8.0 and later; "compute_90a" on 9.0
+ * alone. */
 static u32 suits(const char *arch, const Device *d)
 {
         bool ptx = strncmp(arch, "compute_", 8) == 0;
@@ -52,9 +53,10 @@ static moec_status no_code(const CudaRt *c, moec_error *e)
 {
         const Plan *p = c->rt.plan;
         return fail(e, MOEC_NO_DEVICE,
-                "the plan is for %s, but the device, %s, is sm_%u%u; compile it for that: --target cuda:sm_%u%u%s",
-                plan_str(p, p->META->isa), c->device.name, c->device.major, c->device.minor, c->device.major, c->device.minor,
-                c->device.major >= 9 ? "a" : "");
+                "the plan is for %s, but the device, %s, is sm_%u%u; compile it for that: --target "
+                "cuda:sm_%u%u%s",
+                plan_str(p, p->META->isa), c->device.name, c->device.major, c->device.minor, c->device.major,
+                c->device.minor, c->device.major >= 9 ? "a" : "");
 }
 
 /* Which of a kernel's images, which lie at its PlanKernel.image and behind, as many as META.isa names. */
@@ -112,13 +114,17 @@ static moec_status load_code(CudaRt *c, moec_error *e)
                 char what[128];
                 snprintf(what, sizeof what, "loading kernel %.80s", name);
                 if ((u64)k->image + which >= n_image || im[k->image + which].kind == PLAN_SO)
-                        return fail(e, MOEC_DAMAGED, "the plan has no code of kernel %s for CUDA; compile it again", name);
+                        return fail(e, MOEC_DAMAGED,
+                                "the plan has no code of kernel %s for CUDA; compile it again", name);
                 int rc = load_image(c, &im[k->image + which], &c->module[i]);
                 if (rc == CU_OK)
                         rc = c->d->cuModuleGetFunction(&c->kernel[i], c->module[i], name);
                 if (rc == CU_INVALID_IMAGE || rc == CU_NO_BINARY)
-                        return fail(e, MOEC_NO_DEVICE, "the driver does not take the code of kernel %s: it is older than the plan's compiler; "
-                                "install a newer driver, or compile the model on this machine", name);
+                        return fail(e, MOEC_NO_DEVICE,
+                                "the driver does not take the code of kernel %s: it is older than the plan's "
+                                "compiler; "
+                                "install a newer driver, or compile the model on this machine",
+                                name);
                 if (rc != CU_OK)
                         return driver_check(c->d, rc, what, e);
         }
@@ -137,11 +143,16 @@ static moec_status check_launches(const CudaRt *c, moec_error *e)
                         const PlanLaunch *l = &p->LAUNCH[j];
                         u32 threads = p->KERNEL[l->kernel].threads;
                         if (l->n_arg > CUDA_MAX_ARG || threads < 1 || threads > 1024)
-                                return fail(e, MOEC_DAMAGED, "launch %s: %u arguments and blocks of %u threads; compile the plan again",
+                                return fail(e, MOEC_DAMAGED,
+                                        "launch %s: %u arguments and blocks of %u threads; compile the plan "
+                                        "again",
                                         plan_str(p, l->label), l->n_arg, threads);
                         for (u32 axis = 0; axis < 3; axis++)
-                                if (((u64)l->mul[axis] * size[l->dim[axis]] + l->div[axis] - 1) / l->div[axis] > (axis ? 65535 : INT32_MAX))
-                                        return fail(e, MOEC_REFUSED, "launch %s has too many blocks for CUDA; use a smaller batch",
+                                if (((u64)l->mul[axis] * size[l->dim[axis]] + l->div[axis] - 1) /
+                                                l->div[axis] >
+                                        (axis ? 65535 : INT32_MAX))
+                                        return fail(e, MOEC_REFUSED,
+                                                "launch %s has too many blocks for CUDA; use a smaller batch",
                                                 plan_str(p, l->label));
                 }
         }
@@ -157,7 +168,8 @@ static moec_status check_memory(CudaRt *c, moec_error *e)
 {
         size_t free_bytes = 0, total = 0;
         char who[160];
-        moec_status st = driver_check(c->d, c->d->cuMemGetInfo(&free_bytes, &total), "asking for its memory", e);
+        moec_status st =
+                driver_check(c->d, c->d->cuMemGetInfo(&free_bytes, &total), "asking for its memory", e);
         snprintf(who, sizeof who, "the device (%.100s)", c->device.name);
         return st == MOEC_OK ? rt_check_memory(&c->rt, (Memory){free_bytes, who}, e) : st;
 }
@@ -252,11 +264,13 @@ static moec_status send_weight(CudaRt *c, Stream *s, u64 i, moec_error *e)
         u64 n = weights_n_rows(w), row = w->dst_bytes / n;
         moec_status st = MOEC_OK;
         if (row > CHUNK)
-                return fail(e, MOEC_UNSUPPORTED, "weight %s has rows of more than %llu bytes", plan_str(c->rt.plan, w->name), CHUNK);
+                return fail(e, MOEC_UNSUPPORTED, "weight %s has rows of more than %llu bytes",
+                        plan_str(c->rt.plan, w->name), CHUNK);
         for (u64 at = 0; st == MOEC_OK && at < n;) {
                 u64 fits = (CHUNK - s->bytes[s->turn]) / row, now = MIN(fits, n - at);
                 if (now)
-                        st = weights_rows(&c->rt.weights, i, at, now, s->buffer[s->turn] + s->bytes[s->turn], c->rt.pool, e);
+                        st = weights_rows(&c->rt.weights, i, at, now, s->buffer[s->turn] + s->bytes[s->turn],
+                                c->rt.pool, e);
                 at += now;
                 s->bytes[s->turn] += now * row;
                 if (st == MOEC_OK && at < n)
@@ -325,7 +339,8 @@ moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e)
         (void)opt;
         if ((st = check_launches(c, e)) != MOEC_OK || (st = take_device(c, e)) != MOEC_OK)
                 return st;
-        if ((st = load_code(c, e)) != MOEC_OK || (st = check_memory(c, e)) != MOEC_OK || (st = alloc_memory(c, e)) != MOEC_OK)
+        if ((st = load_code(c, e)) != MOEC_OK || (st = check_memory(c, e)) != MOEC_OK ||
+                (st = alloc_memory(c, e)) != MOEC_OK)
                 return st;
         if ((st = load_weights(c, e)) != MOEC_OK)
                 return st;

@@ -13,17 +13,17 @@ typedef struct CudaRt {
         CuContext *context;
         CuStream *stream;
         CuEvent *event[2];
-        CuModule **module;     /* [KERNEL] */
-        CuFunction **kernel;   /* [KERNEL] */
-        CuGraphExec **graph;   /* [PHASE]; NULL until first needed */
+        CuModule **module;   /* [KERNEL] */
+        CuFunction **kernel; /* [KERNEL] */
+        CuGraphExec **graph; /* [PHASE]; NULL until first needed */
         CuPtr weights, kv, arena;
-        CuPtr dim;             /* KernelDim, and behind it the inputs: input_bytes together */
+        CuPtr dim; /* KernelDim, and behind it the inputs: input_bytes together */
         u64 input_bytes;
-        u64 *arg;              /* [ARG]: device pointers */
-        KernelDim *host_dim;   /* the same on the host, pinned */
+        u64 *arg;            /* [ARG]: device pointers */
+        KernelDim *host_dim; /* the same on the host, pinned */
         i32 *host_input[N_PLAN_INPUT];
-        float *host_logits;    /* pinned, for the most rows of a phase */
-        moec_error late;       /* what could not be told when it happened */
+        float *host_logits; /* pinned, for the most rows of a phase */
+        moec_error late;    /* what could not be told when it happened */
 } CudaRt;
 
 moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e);

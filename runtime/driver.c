@@ -11,10 +11,11 @@ typedef int GetProc(const char *name, void **out, int version, u64 flags, int *f
 static moec_status too_old(int version, const char *lacks, moec_error *e)
 {
         return fail(e, MOEC_NO_DEVICE,
-                "the CUDA driver is too old: it is for CUDA %d.%d%s%s, but %d.%d or newer is needed; install a newer driver, or use "
+                "the CUDA driver is too old: it is for CUDA %d.%d%s%s, but %d.%d or newer is needed; install "
+                "a newer driver, or use "
                 "--target cpu",
-                version / 1000, version % 1000 / 10, lacks ? " and has no " : "", lacks ? lacks : "", DRIVER_NEEDS / 1000,
-                DRIVER_NEEDS % 1000 / 10);
+                version / 1000, version % 1000 / 10, lacks ? " and has no " : "", lacks ? lacks : "",
+                DRIVER_NEEDS / 1000, DRIVER_NEEDS % 1000 / 10);
 }
 
 static moec_status get_functions(Driver *d, void *h, moec_error *e)
@@ -46,12 +47,14 @@ static moec_status find_devices(Driver *d, moec_error *e)
         if (rc == CU_OK)
                 rc = d->cuDeviceGetCount(&d->n_device);
         if (rc == CU_NO_DEVICE || (rc == CU_OK && d->n_device < 1))
-                return fail(e, MOEC_NO_DEVICE, "the CUDA driver sees no device; use --target cpu, or see what nvidia-smi says");
+                return fail(e, MOEC_NO_DEVICE,
+                        "the CUDA driver sees no device; use --target cpu, or see what nvidia-smi says");
         if (rc == CU_OK)
                 return MOEC_OK;
         const char *why = NULL;
         d->cuGetErrorString(rc, &why);
-        return fail(e, MOEC_NO_DEVICE, "the CUDA driver does not start: %s (%d); see what nvidia-smi says", why ? why : "no reason given", rc);
+        return fail(e, MOEC_NO_DEVICE, "the CUDA driver does not start: %s (%d); see what nvidia-smi says",
+                why ? why : "no reason given", rc);
 }
 
 moec_status driver_open(const char *library, Driver **out, moec_error *e)
@@ -86,8 +89,10 @@ moec_status driver_check(const Driver *d, int rc, const char *what, moec_error *
         d->cuGetErrorName(rc, &name);
         d->cuGetErrorString(rc, &why);
         if (rc == CU_NO_MEMORY)
-                return fail(e, MOEC_NO_MEMORY, "out of device memory: %s; another program may use the device (nvidia-smi)", what);
-        return fail(e, MOEC_RUNTIME, "the CUDA device failed: %s: %s (%s, %d)", what, why ? why : "no reason given", name ? name : "?", rc);
+                return fail(e, MOEC_NO_MEMORY,
+                        "out of device memory: %s; another program may use the device (nvidia-smi)", what);
+        return fail(e, MOEC_RUNTIME, "the CUDA device failed: %s: %s (%s, %d)", what,
+                why ? why : "no reason given", name ? name : "?", rc);
 }
 
 moec_status driver_device(const Driver *d, int id, Device *out, moec_error *e)

@@ -86,7 +86,8 @@ typedef struct Driver {
         int n_device;
 } Driver;
 
-/* library: NULL for the system's. MOEC_NO_DEVICE: no driver, one too old (what is needed, what is there), or no device. */
+/* library: NULL for the system's. MOEC_NO_DEVICE: no driver, one too old (what is needed, what is there), or
+ * no device. */
 moec_status driver_open(const char *library, Driver **out, moec_error *e);
 void driver_close(Driver *d); /* NULL is fine; the library stays loaded */
 
@@ -98,7 +99,8 @@ typedef struct Device {
 } Device;
 moec_status driver_device(const Driver *d, int id, Device *out, moec_error *e);
 
-/* Nothing where rc is CU_OK; else MOEC_NO_MEMORY or MOEC_RUNTIME, saying what was tried and the driver's words. */
+/* Nothing where rc is CU_OK; else MOEC_NO_MEMORY or MOEC_RUNTIME, saying what was tried and the driver's
+ * words. */
 moec_status driver_check(const Driver *d, int rc, const char *what, moec_error *e);
 
 #endif

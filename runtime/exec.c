@@ -58,8 +58,8 @@ static moec_status no_room(const Rt *rt, Memory m, u64 rest, u64 per, moec_error
                 "%s, but %s allows %s; "
                 "%s",
                 rt_human(rt->mem.weights, w), rt_human(rt->mem.kv, k), rt->n_ctx, rt->n_seq,
-                rt->n_seq == 1 ? "" : "s", rt_human(rt->mem.scratch, s), rt_human(rest + rt->mem.kv, all), m.who,
-                rt_human(m.bytes, have), hint);
+                rt->n_seq == 1 ? "" : "s", rt_human(rt->mem.scratch, s), rt_human(rest + rt->mem.kv, all),
+                m.who, rt_human(m.bytes, have), hint);
 }
 
 moec_status rt_check_memory(Rt *rt, Memory m, moec_error *e)
@@ -155,7 +155,8 @@ static moec_status check_grids(const Rt *rt, moec_error *e)
 static moec_status open_all(Rt *rt, const moec_options *opt, moec_error *e)
 {
         moec_status st;
-        if ((st = check_grids(rt, e)) != MOEC_OK || (st = weights_open(rt->plan, opt, &rt->weights, e)) != MOEC_OK ||
+        if ((st = check_grids(rt, e)) != MOEC_OK ||
+                (st = weights_open(rt->plan, opt, &rt->weights, e)) != MOEC_OK ||
                 (st = pool_new(opt && opt->threads > 0 ? (u32)opt->threads : 0, &rt->pool, e)) != MOEC_OK)
                 return st;
         return rt->target->open(rt, opt, e);

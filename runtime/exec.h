@@ -1,4 +1,5 @@
-/* Runs plans: a plan with its weights, KV cache and threads, on the target it was compiled for. One thread at a time. */
+/* Runs plans: a plan with its weights, KV cache and threads, on the target it was compiled for. One thread at
+ * a time. */
 #ifndef MOEC_EXEC_H
 #define MOEC_EXEC_H
 #include "runtime/plan.h"
@@ -40,7 +41,7 @@ moec_status cpu_read_bandwidth(Pool *pool, double *bytes_per_s, moec_error *e);
 typedef void RtHook(void *user, u32 phase, u32 launch);
 void rt_set_hook(Rt *rt, RtHook *hook, void *user);
 void rt_read(Rt *rt, u64 arena_offset, void *dst, u64 bytes); /* all inside the arena; a device that
- * fails tells the next step */
+                                                               * fails tells the next step */
 void rt_write(Rt *rt, u64 arena_offset, const void *src, u64 bytes);
 
 /* ---- times ---- */

@@ -164,7 +164,8 @@ static void cpu_describe(const Rt *rt, char out[64])
 {
         const char *isa = plan_str(rt->plan, rt->plan->META->isa);
         u32 threads = pool_threads(rt->pool);
-        snprintf(out, 64, "cpu %.*s, %u thread%s", (int)MIN(strcspn(isa, ":"), 24), isa, threads, threads == 1 ? "" : "s");
+        snprintf(out, 64, "cpu %.*s, %u thread%s", (int)MIN(strcspn(isa, ":"), 24), isa, threads,
+                threads == 1 ? "" : "s");
 }
 
 /* ---- bandwidth ---- */
@@ -230,4 +231,5 @@ static moec_status cpu_bandwidth(Rt *rt, double *bytes_per_s, moec_error *e)
         return cpu_read_bandwidth(rt->pool, bytes_per_s, e);
 }
 
-const RtTarget rt_cpu = {"cpu", sizeof(CpuRt), cpu_open, cpu_close, cpu_run, cpu_read, cpu_write, cpu_bandwidth, cpu_describe};
+const RtTarget rt_cpu = {
+        "cpu", sizeof(CpuRt), cpu_open, cpu_close, cpu_run, cpu_read, cpu_write, cpu_bandwidth, cpu_describe};

@@ -14,19 +14,25 @@ static const u32 *grid_size(const CudaRt *c, u32 phase, u32 size[N_PLAN_DIM])
         return size;
 }
 
-/* early: may start when the launch in front of it on the stream still runs; the kernel waits for that itself. */
+/* early: may start when the launch in front of it on the stream still runs; the kernel waits for that itself.
+ */
 static int launch(const CudaRt *c, u32 phase, u32 i, bool early)
 {
         const PlanLaunch *l = &c->rt.plan->LAUNCH[i];
         const PlanKernel *k = &c->rt.plan->KERNEL[l->kernel];
         CuAttribute attribute = {.id = CU_LAUNCH_PROGRAMMATIC, .value = {1}};
-        CuLaunch how = {.block = {k->threads, 1, 1}, .smem = k->smem, .stream = c->stream, .attribute = &attribute, .n_attribute = early};
+        CuLaunch how = {.block = {k->threads, 1, 1},
+                .smem = k->smem,
+                .stream = c->stream,
+                .attribute = &attribute,
+                .n_attribute = early};
         u32 size[N_PLAN_DIM];
         u64 args[CUDA_MAX_ARG + 1];
         void *param = args;
         grid_size(c, phase, size);
         for (u32 axis = 0; axis < 3; axis++)
-                how.grid[axis] = (u32)(((u64)l->mul[axis] * size[l->dim[axis]] + l->div[axis] - 1) / l->div[axis]);
+                how.grid[axis] =
+                        (u32)(((u64)l->mul[axis] * size[l->dim[axis]] + l->div[axis] - 1) / l->div[axis]);
         memcpy(args, c->arg + l->arg, l->n_arg * sizeof *args);
         args[l->n_arg] = c->dim;
         return c->d->cuLaunchKernelEx(&how, c->kernel[l->kernel], &param, NULL);
@@ -48,7 +54,8 @@ static moec_status capture(CudaRt *c, u32 phase, moec_error *e)
         const Driver *d = c->d;
         const PlanPhase *f = &c->rt.plan->PHASE[phase];
         CuGraph *graph = NULL;
-        moec_status st = driver_check(d, d->cuStreamBeginCapture(c->stream, CU_CAPTURE_RELAXED), "beginning a graph", e);
+        moec_status st = driver_check(
+                d, d->cuStreamBeginCapture(c->stream, CU_CAPTURE_RELAXED), "beginning a graph", e);
         if (st != MOEC_OK)
                 return st;
         for (u32 i = f->launch; st == MOEC_OK && i < f->launch + f->n_launch; i++)
@@ -69,7 +76,8 @@ static moec_status run_graph(CudaRt *c, u32 phase, moec_error *e)
         if (!c->graph[phase])
                 st = capture(c, phase, e);
         if (st == MOEC_OK)
-                st = driver_check(c->d, c->d->cuGraphLaunch(c->graph[phase], c->stream), "launching a graph", e);
+                st = driver_check(
+                        c->d, c->d->cuGraphLaunch(c->graph[phase], c->stream), "launching a graph", e);
         return st;
 }
 
@@ -130,11 +138,14 @@ static moec_status cuda_run(Rt *rt, const Batch *b, const Part *p, float *logits
                 return st;
         *c->host_dim = (KernelDim){p->n, p->n_out, rt->n_seq, rt->n_ctx};
         rt_fill_inputs(b, p, c->host_input);
-        st = driver_check(d, d->cuMemcpyHtoDAsync(c->dim, c->host_dim, c->input_bytes, c->stream), "sending a step's tokens", e);
+        st = driver_check(d, d->cuMemcpyHtoDAsync(c->dim, c->host_dim, c->input_bytes, c->stream),
+                "sending a step's tokens", e);
         if (st == MOEC_OK)
                 st = rt->hook || rt->profiling ? run_each(c, p, e) : run_graph(c, p->phase, e);
         if (st == MOEC_OK && bytes)
-                st = driver_check(d, d->cuMemcpyDtoHAsync(c->host_logits, c->arena + rt->plan->PHASE[p->phase].logits, bytes, c->stream),
+                st = driver_check(d,
+                        d->cuMemcpyDtoHAsync(c->host_logits, c->arena + rt->plan->PHASE[p->phase].logits,
+                                bytes, c->stream),
                         "fetching logits", e);
         if (st == MOEC_OK)
                 st = driver_check(d, d->cuStreamSynchronize(c->stream), "running a step", e);
@@ -225,5 +236,5 @@ static moec_status cuda_bandwidth(Rt *rt, double *bytes_per_s, moec_error *e)
         return st;
 }
 
-const RtTarget rt_cuda = {
-        "cuda", sizeof(CudaRt), cuda_open, cuda_close, cuda_run, cuda_read, cuda_write, cuda_bandwidth, cuda_describe};
+const RtTarget rt_cuda = {"cuda", sizeof(CudaRt), cuda_open, cuda_close, cuda_run, cuda_read, cuda_write,
+        cuda_bandwidth, cuda_describe};

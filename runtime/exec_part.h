@@ -5,8 +5,8 @@
 #include "runtime/memory.h"
 #include "runtime/weights.h"
 
-/* A part of a step: tokens from .. from + n - 1, and the outs among them: out .. out + n_out - 1. past: the positions that the
- * tokens look back on, together. */
+/* A part of a step: tokens from .. from + n - 1, and the outs among them: out .. out + n_out - 1. past: the
+ * positions that the tokens look back on, together. */
 typedef struct Part {
         u32 phase, from, n, out, n_out;
         u64 past;
@@ -43,12 +43,12 @@ struct Rt {
         bool profiling;
 };
 
-u64 rt_round(u64 n); /* up to PLAN_ALIGN */
+u64 rt_round(u64 n);                           /* up to PLAN_ALIGN */
 const char *rt_human(u64 bytes, char out[32]); /* "1.50 GiB" */
 /* Whether all fits; sets mem. m: what there is. MOEC_NO_MEMORY with the arithmetic. */
 moec_status rt_check_memory(Rt *rt, Memory m, moec_error *e);
-/* Resolves every PlanArg: where things are. at: [ARG]. kv: of all states' planes; input[i]: of each input; weight: [WEIGHT].
- * MOEC_NO_MEMORY. */
+/* Resolves every PlanArg: where things are. at: [ARG]. kv: of all states' planes; input[i]: of each input;
+ * weight: [WEIGHT]. MOEC_NO_MEMORY. */
 typedef struct RtPlaces {
         u64 arena, kv, input[N_PLAN_INPUT];
         const u64 *weight;

@@ -92,14 +92,14 @@ INLINE void gather(u8 *dst, const u8 *src, u64 blocks, u64 stride, u64 bytes)
 static void split_field(u8 *dst, const u8 *src, u64 blocks, u64 stride, u64 bytes)
 {
         switch (bytes) {
-#define CASE(n)                                                                                                      \
-        case n:                                                                                                      \
-                gather(dst, src, blocks, stride, n);                                                                 \
+#define CASE(n)                                                                                              \
+        case n:                                                                                              \
+                gather(dst, src, blocks, stride, n);                                                         \
                 break;
-                CASE(1) CASE(2) CASE(4) CASE(12) CASE(16) CASE(32) CASE(64) CASE(128)
+                CASE(1)
+                CASE(2) CASE(4) CASE(12) CASE(16) CASE(32) CASE(64) CASE(128)
 #undef CASE
-        default:
-                gather(dst, src, blocks, stride, bytes);
+                        default : gather(dst, src, blocks, stride, bytes);
         }
 }
 

@@ -1,8 +1,8 @@
 /* Repacks: the orders in which targets read a weight matrix. The same bits in another order.
  *
- * Panels, for the CPU. Rows go in groups of PANEL_ROWS, the last one filled up with zero rows; a group's panel is as long as its
- * rows together. Along a panel come the blocks, along a block its fields, along a field its units (WTYPES),
- * each unit once for every row:
+ * Panels, for the CPU. Rows go in groups of PANEL_ROWS, the last one filled up with zero rows; a group's
+ * panel is as long as its rows together. Along a panel come the blocks, along a block its fields, along a
+ * field its units (WTYPES), each unit once for every row:
  *
  *         unit 0 of rows 0..7, unit 1 of rows 0..7, ...
  *
@@ -12,8 +12,9 @@
  *
  * Types of one value a block (F32, F16, BF16) follow the same rule, their unit being one value.
  *
- * Split rows, for CUDA. Rows one after the other; of each row first the first field of all its blocks, then the second of
- * all, ..., every field's plane filled up with zeros to SPLIT_ALIGN: so threads read codes by aligned loads of 16 bytes. */
+ * Split rows, for CUDA. Rows one after the other; of each row first the first field of all its blocks, then
+ * the second of all, ..., every field's plane filled up with zeros to SPLIT_ALIGN: so threads read codes by
+ * aligned loads of 16 bytes. */
 #ifndef MOEC_PACK_H
 #define MOEC_PACK_H
 #include "ir/types.h"

@@ -454,11 +454,18 @@ moec_status plan_copy(const void *p, u64 bytes, Plan **out, moec_error *e)
         return st;
 }
 
+Hash plan_wdata_hash(Hash h, const void *p, u64 n)
+{
+        const u64 piece = 1 << 20;
+        for (const u8 *b = p; n; b += MIN(n, piece), n -= MIN(n, piece))
+                h = hash_mix(h, b, MIN(n, piece));
+        return h;
+}
+
 void plan_close(Plan *p)
 {
         if (!p)
                 return;
         map_close(&p->map);
-        free(p->owned);
         free(p);
 }

@@ -1,12 +1,14 @@
 /* The plan: a compiled model, and the only thing that compiler and runtime both know.
  *
- * A plan is one file that is mapped and used in place: a PlanHead, then sections. All numbers are little-endian; every section
- * starts at a multiple of 64 and holds an array of the struct named beside it. Strings are byte offsets into the STR section,
- * NUL-terminated there. plan_open checks the magic, the version, the checksum and every offset, index and count before anything
- * else looks at the plan; a plan that passes can be run without further checks.
+ * A plan is one file that is mapped and used in place: a PlanHead, then sections. All numbers are
+ * little-endian; every section starts at a multiple of 64 and holds an array of the struct named beside it.
+ * Strings are byte offsets into the STR section, NUL-terminated there. plan_open checks the magic, the
+ * version, the checksum and every offset, index and count before anything else looks at the plan; a plan that
+ * passes can be run without further checks.
  *
- * Buffers are offsets in one arena that all phases share. A launch runs one kernel over a grid of `blocks`; what a block does is
- * the kernel's affair, and blocks of one launch are independent. Launches run in order. */
+ * Buffers are offsets in one arena that all phases share. A launch runs one kernel over a grid of `blocks`;
+ * what a block does is the kernel's affair, and blocks of one launch are independent. Launches run in order.
+ */
 #ifndef MOEC_PLAN_H
 #define MOEC_PLAN_H
 #include "ir/types.h"
@@ -16,28 +18,29 @@
 #define PLAN_ALIGN   64
 #define PLAN_PAGE    4096 /* alignment of WDATA */
 
-/* Sections: X(name, element type). CODE, TOKEN, SOURCE and WDATA are bytes. WDATA, if any, is last and outside the checksum
- * (its own is in the head, checked by `moec verify`): it is mapped, not read, at load. */
-#define PLAN_SECTIONS(X)                                                                                             \
-        X(STR, char)                                                                                                 \
-        X(META, PlanMeta)                                                                                            \
-        X(KERNEL, PlanKernel)                                                                                        \
-        X(PHASE, PlanPhase)                                                                                          \
-        X(LAUNCH, PlanLaunch)                                                                                        \
-        X(ARG, PlanArg)                                                                                              \
-        X(WEIGHT, PlanWeight)                                                                                        \
-        X(STATE, PlanState)                                                                                          \
-        X(PART, PlanPart)                                                                                            \
-        X(CODE, u8)                                                                                                  \
-        X(TOKEN, u8)                                                                                                 \
-        X(SOURCE, char)                                                                                              \
+/* Sections: X(name, element type). CODE, TOKEN, SOURCE and WDATA are bytes. WDATA, if any, is last and
+ * outside the checksum (its own is in the head, checked by `moec verify`): it is mapped, not read, at load.
+ */
+#define PLAN_SECTIONS(X)                                                                                     \
+        X(STR, char)                                                                                         \
+        X(META, PlanMeta)                                                                                    \
+        X(KERNEL, PlanKernel)                                                                                \
+        X(PHASE, PlanPhase)                                                                                  \
+        X(LAUNCH, PlanLaunch)                                                                                \
+        X(ARG, PlanArg)                                                                                      \
+        X(WEIGHT, PlanWeight)                                                                                \
+        X(STATE, PlanState)                                                                                  \
+        X(PART, PlanPart)                                                                                    \
+        X(CODE, u8)                                                                                          \
+        X(TOKEN, u8)                                                                                         \
+        X(SOURCE, char)                                                                                      \
         X(WDATA, u8)
 
 typedef enum PlanSection {
 #define X(name, T) PLAN_##name,
         PLAN_SECTIONS(X)
 #undef X
-        N_PLAN_SECTION
+                N_PLAN_SECTION
 } PlanSection;
 
 typedef struct PlanSpan {
@@ -48,7 +51,8 @@ typedef struct PlanHead {
         char magic[8];
         u32 version, head_bytes; /* sizeof(PlanHead) */
         u64 bytes;               /* of the whole plan, WDATA included */
-        Hash checksum;           /* of everything behind the head and before WDATA, then (hash_mix) section[0 .. WDATA - 1] */
+        Hash checksum; /* of everything behind the head and before WDATA, then (hash_mix) section[0 .. WDATA -
+                          1] */
         Hash wdata_checksum;
         PlanSpan section[N_PLAN_SECTION];
 } PlanHead;
@@ -57,26 +61,26 @@ typedef struct PlanHead {
 typedef enum PlanDim { PLAN_one, PLAN_n_tok, PLAN_n_out, PLAN_n_seq, PLAN_n_ctx, N_PLAN_DIM } PlanDim;
 
 typedef struct PlanMeta {
-        u32 arch, name;            /* strings */
-        u32 target;                /* "cpu", "cuda" */
-        u32 isa;                   /* what it needs: "x86-64-v3", "native:<features>", "sm_90a" ...; see runtime/isa.h */
-        u32 compiler;              /* what compiled it, for people */
-        u32 act;                   /* enum moec_act */
+        u32 arch, name; /* strings */
+        u32 target;     /* "cpu", "cuda" */
+        u32 isa;        /* what it needs: "x86-64-v3", "native:<features>", "sm_90a" ...; see runtime/isa.h */
+        u32 compiler;   /* what compiled it, for people */
+        u32 act;        /* enum moec_act */
         u32 n_vocab, n_ctx_train, n_layer, n_embd, n_expert, n_expert_used;
         u32 n_launch_decode, n_kernel;
-        u32 ctk, ctv;              /* Dtype of keys and values */
+        u32 ctk, ctv;                                /* Dtype of keys and values */
         u64 n_params, weight_bytes, bytes_per_token; /* as moec_info */
-        Hash model;                /* of the GGUF's header and tensor table, all parts */
-        u64 arena_bytes;           /* the largest phase's */
+        Hash model;                                  /* of the GGUF's header and tensor table, all parts */
+        u64 arena_bytes;                             /* the largest phase's */
 } PlanMeta;
 
 typedef struct PlanKernel {
-        u32 name;      /* the symbol in its code */
-        u32 key;       /* the Key, printed */
-        u32 image;     /* CODE images are numbered in PlanImage order within CODE; CPU: always 0 */
-        u32 threads;   /* a block; CPU: 1 */
-        u32 smem;      /* dynamic shared memory, bytes */
-        u32 flags;     /* target's own */
+        u32 name;                 /* the symbol in its code */
+        u32 key;                  /* the Key, printed */
+        u32 image;                /* CODE images are numbered in PlanImage order within CODE; CPU: always 0 */
+        u32 threads;              /* a block; CPU: 1 */
+        u32 smem;                 /* dynamic shared memory, bytes */
+        u32 flags;                /* target's own */
         u64 source, source_bytes; /* in SOURCE: the expanded text */
 } PlanKernel;
 
@@ -88,13 +92,14 @@ typedef struct PlanImage {
 } PlanImage;
 typedef enum PlanCode { PLAN_SO, PLAN_CUBIN, PLAN_PTX } PlanCode;
 
-/* A phase: the same model for another number of tokens. The runtime takes the first whose max_tok is enough. */
+/* A phase: the same model for another number of tokens. The runtime takes the first whose max_tok is enough.
+ */
 typedef struct PlanPhase {
         u32 name, max_tok; /* tokens a step */
         u32 launch, n_launch;
         u64 arena_bytes;
-        u64 logits;        /* arena offset of f32 [n_out, n_vocab] */
-        u32 max_out;       /* rows of logits a step */
+        u64 logits;  /* arena offset of f32 [n_out, n_vocab] */
+        u32 max_out; /* rows of logits a step */
         u32 pad;
 } PlanPhase;
 
@@ -103,12 +108,12 @@ typedef struct PlanLaunch {
         u32 kernel, label; /* label: "blk.3.experts_up" */
         u32 arg, n_arg;
         u32 dim[3], mul[3], div[3];
-        u32 node;          /* index in the phase's graph, for verify */
-        u32 flags;         /* PLAN_EARLY */
+        u32 node;  /* index in the phase's graph, for verify */
+        u32 flags; /* PLAN_EARLY */
         u32 pad;
-        u64 bytes_fixed;   /* weights read whatever the step */
-        u64 bytes_tok;     /* read and written for each token */
-        u64 bytes_ctx;     /* read for each position of a token's past */
+        u64 bytes_fixed; /* weights read whatever the step */
+        u64 bytes_tok;   /* read and written for each token */
+        u64 bytes_ctx;   /* read for each position of a token's past */
 } PlanLaunch;
 #define PLAN_EARLY 1 /* may trigger its dependents before its own wait (CUDA) */
 
@@ -117,12 +122,12 @@ typedef enum PlanInput { PLAN_ids, PLAN_pos, PLAN_seq, PLAN_out, N_PLAN_INPUT } 
 typedef enum PlanLayout { PLAN_rows, PLAN_panel, PLAN_split, N_PLAN_LAYOUT } PlanLayout;
 
 typedef enum PlanArgKind {
-        PLAN_BUF,    /* index unused, value: arena offset */
-        PLAN_INPUT,  /* index: PlanInput */
-        PLAN_W,      /* index: weight */
-        PLAN_K,      /* index: state: its keys' plane */
-        PLAN_V,      /* index: state: its values' plane */
-        PLAN_NULL,   /* an optional operand that is absent */
+        PLAN_BUF,   /* index unused, value: arena offset */
+        PLAN_INPUT, /* index: PlanInput */
+        PLAN_W,     /* index: weight */
+        PLAN_K,     /* index: state: its keys' plane */
+        PLAN_V,     /* index: state: its values' plane */
+        PLAN_NULL,  /* an optional operand that is absent */
         N_PLAN_ARG
 } PlanArgKind;
 typedef struct PlanArg {
@@ -130,15 +135,17 @@ typedef struct PlanArg {
         u64 value;
 } PlanArg;
 
-/* A weight as its kernels want it. src: in the GGUF part; dst: the bytes on the device after the repack named by layout. */
+/* A weight as its kernels want it. src: in the GGUF part; dst: the bytes on the device after the repack named
+ * by layout. */
 typedef struct PlanWeight {
-        u32 name, type;    /* string; enum Wtype */
-        u32 layout, rank;  /* PlanLayout; panel, split: matrices, or one of each expert, each packed on its own */
-        u64 dim[4];        /* outermost first; unused ones 1 */
+        u32 name, type; /* string; enum Wtype */
+        u32 layout,
+                rank; /* PlanLayout; panel, split: matrices, or one of each expert, each packed on its own */
+        u64 dim[4];   /* outermost first; unused ones 1 */
         u32 part, pad;
         u64 src, src_bytes; /* offset in the part's file */
         u64 dst_bytes;
-        u64 embedded;       /* offset in WDATA, UINT64_MAX: not embedded */
+        u64 embedded; /* offset in WDATA, UINT64_MAX: not embedded */
 } PlanWeight;
 
 /* Keys: [n_seq][heads][n_ctx][dk] of ktype; values the same with dv and vtype. dv 0: no plane of values. */
@@ -156,8 +163,7 @@ typedef struct PlanPart {
 
 /* ---- reading (plan.c) ---- */
 typedef struct Plan {
-        Map map;        /* empty if the memory is somebody else's */
-        void *owned;    /* or malloc'ed memory that plan_close frees; NULL */
+        Map map; /* empty if the memory is somebody else's */
         const u8 *p;
         u64 bytes;
         const PlanHead *head;
@@ -166,35 +172,53 @@ typedef struct Plan {
 #undef X
 } Plan;
 
-/* The plan at offset in the file (0, or where an executable's plan starts). MOEC_DAMAGED names section and field. */
+/* The plan at offset in the file (0, or where an executable's plan starts). MOEC_DAMAGED names section and
+ * field. */
 moec_status plan_open(const char *path, u64 offset, Plan **out, moec_error *e);
-moec_status plan_view(const void *p, u64 bytes, Plan **out, moec_error *e); /* memory that outlives the plan, aligned to 64 */
-moec_status plan_copy(const void *p, u64 bytes, Plan **out, moec_error *e); /* memory of any alignment, not kept */
-/* The plan at offset in a mapping, which is the plan's from then on; on failure still the caller's. name: for messages. */
+moec_status plan_view(const void *p, u64 bytes, Plan **out,
+        moec_error *e); /* memory that outlives the plan, aligned to 64 */
+moec_status plan_copy(
+        const void *p, u64 bytes, Plan **out, moec_error *e); /* memory of any alignment, not kept */
+/* The plan at offset in a mapping, which is the plan's from then on; on failure still the caller's. name: for
+ * messages. */
 moec_status plan_take(Map *m, u64 offset, u64 bytes, const char *name, Plan **out, moec_error *e);
 void plan_close(Plan *p); /* NULL is fine */
-static inline const char *plan_str(const Plan *p, u32 off) { return p->STR + off; }
-static inline u64 plan_count(const Plan *p, PlanSection s) { return p->head->section[s].count; }
+static inline const char *plan_str(const Plan *p, u32 off)
+{
+        return p->STR + off;
+}
+static inline u64 plan_count(const Plan *p, PlanSection s)
+{
+        return p->head->section[s].count;
+}
 u64 plan_images(const Plan *p, const PlanImage **image);
-u64 plan_blocks(const PlanLaunch *l, const u32 size[N_PLAN_DIM]); /* UINT64_MAX: more than 2^32 - 1 */
+/* wdata_checksum's definition: hash_mix over pieces of 1 MiB, from zero. Continues h; n a multiple of that
+ * but for the end. */
+Hash plan_wdata_hash(Hash h, const void *p, u64 n);
+u64 plan_blocks(const PlanLaunch *l, const u32 size[N_PLAN_DIM]);        /* UINT64_MAX: more than 2^32 - 1 */
 u64 plan_weight_bytes(u32 type, u32 layout, u32 rank, const u64 dim[4]); /* dst_bytes; 0: no such weight */
 
 /* ---- writing (plan_write.c) ----
- * Zero-initialise. Sections are filled in any order; plan_finish lays them out and checksums. Used by codegen/emit.c. */
+ * Zero-initialise. Sections are filled in any order; plan_finish lays them out and checksums. Used by
+ * codegen/emit.c. */
 typedef struct PlanWriter {
         Buf section[N_PLAN_SECTION];
         u32 *str, n_str, cap_str; /* hash table of STR's strings */
 } PlanWriter;
 u32 plan_add_str(PlanWriter *w, const char *s); /* equal strings share an offset; "" is 0 */
-u32 plan_add(PlanWriter *w, PlanSection s, const void *element, u64 size); /* its index; bytes: where they begin */
-void plan_finish(PlanWriter *w, Buf *out); /* without WDATA: the caller appends that behind out, page-aligned */
-/* For that: fills out up to the page at which WDATA's bytes (checksum h) are to follow, and enters them in the head. */
+u32 plan_add(
+        PlanWriter *w, PlanSection s, const void *element, u64 size); /* its index; bytes: where they begin */
+void plan_finish(
+        PlanWriter *w, Buf *out); /* without WDATA: the caller appends that behind out, page-aligned */
+/* For that: fills out up to the page at which WDATA's bytes (checksum h) are to follow, and enters them in
+ * the head. */
 void plan_embed(Buf *out, u64 bytes, Hash h);
 void plan_writer_free(PlanWriter *w);
 
 /* ---- the CPU kernels' interface ----
- * A kernel computes blocks first .. last - 1 of its grid (x fastest). arg: pointers in the launch's order. The arena and the
- * states' planes are aligned to 64, weights to 32 (what a GGUF gives), packed or embedded ones to 64. */
+ * A kernel computes blocks first .. last - 1 of its grid (x fastest). arg: pointers in the launch's order.
+ * The arena and the states' planes are aligned to 64, weights to 32 (what a GGUF gives), packed or embedded
+ * ones to 64. */
 typedef struct KernelDim {
         u32 n_tok, n_out, n_seq, n_ctx;
 } KernelDim;

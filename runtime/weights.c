@@ -286,7 +286,8 @@ static void rows_group(const RowsJob *j, u64 g, u8 *temp)
         const u8 *src = j->src ? j->src + at * j->row_bytes : temp;
         u8 *dst = j->dst + at * j->dst_bytes;
         if (!j->src)
-                random_blocks((Wtype)j->w->type, temp, n * j->cols / wtype_info[j->w->type].per, j->seed + (j->first + at) * 1000003);
+                random_blocks((Wtype)j->w->type, temp, n * j->cols / wtype_info[j->w->type].per,
+                        j->seed + (j->first + at) * 1000003);
         if (j->split)
                 pack_split((Wtype)j->w->type, src, dst, n, j->cols);
         else

@@ -24,12 +24,13 @@ moec_status weights_open(const Plan *plan, const moec_options *opt, Weights *w, 
  * they are; the others are copied or repacked into w->own by all threads. MOEC_NO_MEMORY, MOEC_INTERRUPTED.
  */
 moec_status weights_load(Weights *w, Pool *pool, const moec_options *opt, moec_error *e);
-/* The same for a device, which takes them in pieces: rows first .. first + n - 1 of weight i, all its matrices' rows counted
- * together, to dst as its layout (rows or split) has them. MOEC_NO_MEMORY. */
+/* The same for a device, which takes them in pieces: rows first .. first + n - 1 of weight i, all its
+ * matrices' rows counted together, to dst as its layout (rows or split) has them. MOEC_NO_MEMORY. */
 moec_status weights_rows(const Weights *w, u64 i, u64 first, u64 n, u8 *dst, Pool *pool, moec_error *e);
 u64 weights_n_rows(const PlanWeight *pw);
-void weights_forget(const Weights *w, u64 i); /* its pages of the file stay in the system's cache, not in this process */
-void weights_close(Weights *w); /* a zeroed one is fine, and twice */
+void weights_forget(
+        const Weights *w, u64 i); /* its pages of the file stay in the system's cache, not in this process */
+void weights_close(Weights *w);   /* a zeroed one is fine, and twice */
 
 #define WEIGHT_ALIGN 32 /* what a GGUF gives */
 

@@ -7,7 +7,7 @@ T_SH   := tests/layers.sh $(filter-out %/lib.sh,$(wildcard tests/e2e/*.sh))
 T_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 T_OBJ  := $(T_LIB) $(T_SRC:%.c=$(B)/%.o) $(T_SLOW:%.c=$(B)/%.o)
 T_BIN  := $(T_SRC:%.c=$(B)/%)
-export B CC MODELS
+export B CC OPT MODELS
 
 $(T_BIN) $(T_SLOW:%.c=$(B)/%): $(B)/%: $(B)/%.o $(T_LIB) $(B)/libmoec.a
 	$(SAY)$(CC) -pthread $(OPT) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
@@ -25,8 +25,13 @@ suite: all $(T_BIN)
 suite-slow: all $(T_BIN) $(T_SLOW:%.c=$(B)/%)
 	@TEST_TIMEOUT=1800 tests/run.sh $(SUM:%=-t %) $(wildcard tests/slow/*.sh) $(T_SLOW:%.c=$(B)/%)
 
+# What uses threads, for the thread sanitizer.
+T_TSAN := $(patsubst %,$(B)/tests/unit/%,exec kv cache eval eval_moe)
+suite-threads: $(T_TSAN)
+	@tests/run.sh $(SUM:%=-t %) $(T_TSAN)
+
 # A suite that does not even build counts as one failure: its sum is there before it starts.
-SUITES   := asan clang slow
+SUITES   := slow asan threads clang
 ASAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 run_suite = @echo '== $(1)'; $(MAKE) SUM=$(B)/sum/$(1) $(2) || true
 check-all:
@@ -34,8 +39,9 @@ check-all:
 	@mkdir -p $(B)/sum && for s in $(SUITES); do echo 0 1 0 >$(B)/sum/$$s; done
 	$(call run_suite,slow,suite-slow)
 	$(call run_suite,asan,B=$(B)/asan OPT='$(ASAN)' WERROR=-w TEST_TIMEOUT=900 suite)
+	$(call run_suite,threads,B=$(B)/tsan OPT='-O1 -g -fsanitize=thread' WERROR=-w TEST_TIMEOUT=900 suite-threads)
 	$(call run_suite,clang,B=$(B)/clang CC=clang WERROR=-Werror suite)
 	@tests/run.sh -s $(SUITES:%=$(B)/sum/%)
 
 -include tests/fuzz/fuzz.mk
-.PHONY: unit check check-all suite suite-slow
+.PHONY: unit check check-all suite suite-slow suite-threads

@@ -10,7 +10,7 @@ lint() { # NAME COMMAND...: silence is success
                 echo "ok $name"
         else
                 echo "not ok $name"
-                tail -n 60 <<<"$out"
+                tail -n 60 <<<"$out" | sed 's/^/  /'
                 rc=1
         fi
 }

@@ -33,48 +33,60 @@ INLINE void part_of(void *const *arg, u32 T, u32 e, u32 part, const Acts *a, con
                         store_f32(h[t] + 8 * i, glu(g[t], u[t]));
                 }
         }
+        int n = F - 32 * (int)part < 32 ? F - 32 * (int)part : 32;
         for (int t = 0; t < nt; t++) {
 moe_if(MOE_out, q8, «                i8 *q = moe_arg(«out0»);
-                u64 n = (u64)T * KTOP;
-                float *d = (float *)(q + n * F), *s = d + n * (F / 16);
-                quantize(h[t], 32, q + (u64)pair[t] * F + 32 * part, d + (u64)pair[t] * (F / 16) + 2 * part, s + (u64)pair[t] * (F / 16) + 2 * part);
-», «                int n = F - 32 * (int)part < 32 ? F - 32 * (int)part : 32;
-                (void)T;
+                u64 pairs = (u64)T * KTOP;
+                float *d = (float *)(q + pairs * F), *s = d + pairs * (F / 16);
+                quantize(h[t], n, q + (u64)pair[t] * F + 32 * part, d + (u64)pair[t] * (F / 16) + 2 * part, s + (u64)pair[t] * (F / 16) + 2 * part);
+», «                (void)T;
                 memcpy((float *)moe_arg(«out0») + (u64)pair[t] * F + 32 * part, h[t], 4 * (u64)n);
 »)        }
 }
 
+// The activations of token t, as they are or made here into m: normed, rounded.
+moe_if(moe_made, 1, «typedef MADE(K) Made;
+INLINE void token_acts(void *const *arg, u32 T, u32 t, Acts *a, int i, Made *m)
+{
+        const float *x = (const float *)moe_arg(«x») + (u64)t * K;
+        (void)T;
+        moe_has(«norm», «norm_row(x, moe_arg(«norm»), K, EPS, m[i].f);
+        x = m[i].f;», «»)
+        moe_if(MOE_act, q8, «quantize(x, K, m[i].q, m[i].d, m[i].s);», «»)
+        a->q[i] = m[i].q, a->d[i] = m[i].d, a->s[i] = m[i].s, a->f[i] = x;
+}
+», «typedef struct { char none; } Made;
+INLINE void token_acts(void *const *arg, u32 T, u32 t, Acts *a, int i, Made *m)
+{
+        (void)m;
+        acts(a, i, moe_arg(«x»), T, t, K);
+}
+»)
 moe_kernel
 {
         u32 T = dim->n_tok;
         Acts a = {0};
+        Made m[TILE];
 moe_has(«order», «        const u32 *off = moe_arg(«order»), *pairs = off + E + 1;
         for (u32 b = first; b < last; b++) {
                 u32 e = b / PARTS, part = b % PARTS, i = off[e];
                 for (; i + TILE <= off[e + 1]; i += TILE) {
                         for (int t = 0; t < TILE; t++)
-                                acts(&a, t, moe_arg(«x»), T, pairs[i + (u32)t] / KTOP, K);
+                                token_acts(arg, T, pairs[i + (u32)t] / KTOP, &a, t, m);
                         part_of(arg, T, e, part, &a, pairs + i, TILE);
                 }
                 for (; i < off[e + 1]; i++) {
-                        acts(&a, 0, moe_arg(«x»), T, pairs[i] / KTOP, K);
+                        token_acts(arg, T, pairs[i] / KTOP, &a, 0, m);
                         part_of(arg, T, e, part, &a, pairs + i, 1);
                 }
         }
 », «        const Route *route = moe_arg(«route»);
-moe_if(moe_made, 1, «        MADE(K) m;
-        u32 made = ~0u;
-», «»)        for (u32 b = first; b < last; b++) {
+        u32 ready = ~0u; // the token whose activations a has
+        for (u32 b = first; b < last; b++) {
                 u32 pair = b / PARTS, t = pair / KTOP;
-moe_if(moe_made, 1, «                if (made != t) {
-                        const float *x = (const float *)moe_arg(«x») + (u64)t * K;
-                        moe_has(«norm», «norm_row(x, moe_arg(«norm»), K, EPS, m.f);
-                        x = m.f;», «»)
-                        moe_if(MOE_act, q8, «quantize(x, K, m.q, m.d, m.s);», «»)
-                        a.q[0] = m.q, a.d[0] = m.d, a.s[0] = m.s, a.f[0] = x;
-                        made = t;
-                }
-», «                acts(&a, 0, moe_arg(«x»), T, t, K);
-»)                part_of(arg, T, (u32)route[pair].id, b % PARTS, &a, &pair, 1);
+                if (ready != t)
+                        token_acts(arg, T, t, &a, 0, m);
+                ready = t;
+                part_of(arg, T, (u32)route[pair].id, b % PARTS, &a, &pair, 1);
         }
 »)}

@@ -24,8 +24,6 @@ INLINE u32x8 load_u32(const void *p) { u32x8 v; memcpy(&v, p, 32); return v; }
 INLINE f32x8 load_f32(const void *p) { f32x8 v; memcpy(&v, p, 32); return v; }
 INLINE void store_f32(void *p, f32x8 v) { memcpy(p, &v, 32); }
 INLINE u16x8 load_u16(const void *p) { u16x8 v; memcpy(&v, p, 16); return v; }
-INLINE u32x8 load_u8(const void *p) { u8x8 v; memcpy(&v, p, 8); return __builtin_convertvector(v, u32x8); }
-INLINE i32x8 load_i8(const void *p) { i8x8 v; memcpy(&v, p, 8); return __builtin_convertvector(v, i32x8); }
 INLINE u32 load4(const void *p) { u32 v; memcpy(&v, p, 4); return v; }
 INLINE f32x8 f32(i32x8 v) { return __builtin_convertvector(v, f32x8); }
 INLINE f32x8 splat(float f) { return (f32x8){f, f, f, f, f, f, f, f}; }

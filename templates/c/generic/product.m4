@@ -18,9 +18,7 @@ INLINE void quantize(const float *x, int n, i8 *q, float *d, float *s)
                 f32x8 v = load_f32(x + 16 * b), w = load_f32(x + 16 * b + 8);
                 float top = hmax8(max8(abs8(v), abs8(w))) / 127.0f, scale = top < 0x1p-126f ? 0 : top, inv = scale != 0 ? 1.0f / scale : 0;
                 i32x8 c = (i32x8)(v * inv + 12582912.0f) - 0x4b400000, e = (i32x8)(w * inv + 12582912.0f) - 0x4b400000;
-                i8x8 low = __builtin_convertvector(c, i8x8), high = __builtin_convertvector(e, i8x8);
-                memcpy(q + 16 * b, &low, 8);
-                memcpy(q + 16 * b + 8, &high, 8);
+                store_codes(q + 16 * b, c, e);
                 c += e;
                 d[b] = scale;
                 s[b] = scale * (float)(c[0] + c[1] + c[2] + c[3] + c[4] + c[5] + c[6] + c[7]);
@@ -51,6 +49,14 @@ INLINE void norm_row(const float *x, const float *w, int n, float eps, float *ou
                 out[i] = (float)((double)x[i] * r * (double)w[i]);
 }
 
+// A single token's weights come from memory, and prefetchers stop at pages: the lines 4 KiB on, while these are at work.
+INLINE void fetch_ahead(const u8 *p, int n, int nt)
+{
+        if (nt == 1)
+                for (int i = 0; i < n; i += 64)
+                        __builtin_prefetch(p + 4096 + i);
+}
+
 // Usage: moe_product(TYPE): defines product_TYPE(panel, K, acts, nt, acc), for the activations of this kernel (MOE_act); nt is 1
 // or NT. Each of the two is compiled once a kernel: inlining them at every call took the compiler 15 s.
 m4_define(«moe_product», «moe_arity(«moe_product», 1, $#)m4_ifdef(«moe_product_$1», «», «m4_define(«moe_product_$1»)moe_quant($1)
@@ -61,8 +67,9 @@ INLINE void body_$1(const u8 *p, int K, const Acts *x, int nt, f32x8 *out)
                 acc[t] = out[t];
 m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                 for (int t = 0; t < nt; t++)
-                        acc[t] = fma8(value_$1(p, k), splat(x->f[t][k]), acc[t]);
-», MOE_act, q8, «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1)
+                        acc[t] = fma8(value_$1(p, k), splat(moe_if(MOE_act, q8, «(float)x->q[t][k] * x->d[t][k / 16]», «x->f[t][k]»)), acc[t]);
+», MOE_act, q8, «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1) {
+                fetch_ahead(p, 8 * BYTES_$1, nt);
 #pragma GCC unroll 8
                 for (int j = 0; j < BLOCK_$1 / 32; j++)
 #pragma GCC unroll 2
@@ -87,6 +94,11 @@ m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                                 }
 #pragma GCC unroll 16
                                 for (int t = 0; t < nt; t++) {
+                                        if (ZERO_$1) {
+                                                f32x8 v = fma8(f32(d[t]), splat(x->d[t][i]), splat(-(float)ZERO_$1 * x->s[t][i]));
+                                                acc[t] = fma8(s, v, acc[t]);
+                                                continue;
+                                        }
                                         acc[t] = fma8(f32(d[t]), s * x->d[t][i], acc[t]);
                                         if (MIN_$1 && GROUP_$1 == 16)
                                                 acc[t] = fma8(-m, splat(x->s[t][i]), acc[t]);
@@ -94,6 +106,7 @@ m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                                                 acc[t] = fma8(-m, splat(x->s[t][i - 1] + x->s[t][i]), acc[t]);
                                 }
                         }
+        }
 », «        for (int b = 0; b < K / BLOCK_$1; b++, p += 8 * BYTES_$1)
 #pragma GCC unroll 8
                 for (int j = 0; j < BLOCK_$1 / 32; j++)
@@ -103,7 +116,7 @@ m4_ifelse(moe_float($1), 1, «        for (int k = 0; k < K; k++)
                                 scales_$1(p, j, g / (GROUP_$1 / 4), &s, &m);
                                 for (int c = 0; c < 4; c++) {
                                         i32x8 q = SIGNED_$1 ? (i32x8)(w << (24 - 8 * c)) >> 24 : (i32x8)(w >> (8 * c) & 255);
-                                        f32x8 v = s * f32(q) - m;
+                                        f32x8 v = s * (f32(q) - (float)ZERO_$1) - m;
                                         for (int t = 0; t < nt; t++)
                                                 acc[t] = fma8(v, splat(x->f[t][b * BLOCK_$1 + 32 * j + 4 * g + c]), acc[t]);
                                 }

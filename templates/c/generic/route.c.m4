@@ -20,6 +20,9 @@ INLINE void softmax(const float *z, float *s, int n)
                 s[i] /= sum;
 }
 
+// A NaN is below every number.
+INLINE int above(float a, float b) { return a > b || (b != b && a == a); }
+
 moe_kernel
 {
         (void)dim;
@@ -70,7 +73,7 @@ m4_ifelse(m4_eval(MOE_groups > 1), 1, «                // Only the best groups'
                 for (int n = 0; n < KTOP; n++) {
                         int at = -1;
                         for (int i = 0; i < E; i++)
-                                if (!taken[i] && (at < 0 || c[i] > c[at]))
+                                if (!taken[i] && (at < 0 || above(c[i], c[at])))
                                         at = i;
                         taken[at] = 1;
                         to[n].id = at;

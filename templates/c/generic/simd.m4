@@ -1,4 +1,13 @@
 // The operations that differ by instruction set, here for any: plain vector C.
+INLINE u32x8 load_u8(const void *p) { u8x8 v; memcpy(&v, p, 8); return __builtin_convertvector(v, u32x8); }
+INLINE i32x8 load_i8(const void *p) { i8x8 v; memcpy(&v, p, 8); return __builtin_convertvector(v, i32x8); }
+// 16 codes, each within -127 .. 127.
+INLINE void store_codes(i8 *p, i32x8 a, i32x8 b)
+{
+        i8x8 low = __builtin_convertvector(a, i8x8), high = __builtin_convertvector(b, i8x8);
+        memcpy(p, &low, 8);
+        memcpy(p + 8, &high, 8);
+}
 INLINE f32x8 fma8(f32x8 a, f32x8 b, f32x8 c) { return a * b + c; }
 
 INLINE f32x8 f16_to_f32(u16x8 h)

@@ -22,7 +22,7 @@ moe_if(moe_float(MOE_TYPE_w), 1, «        for (int k = 0; k < K; k++) {
                         f32x8 s, m;
                         u32 c = codes_«»MOE_TYPE_w«»(panel, j, g)[0] >> (i % 4 * 8) & 255;
                         scales_«»MOE_TYPE_w«»(panel, j, g / (GROUP_«»MOE_TYPE_w / 4), &s, &m);
-                        out[b * BLOCK_«»MOE_TYPE_w + i] = s[0] * (SIGNED_«»MOE_TYPE_w ? (float)(i8)c : (float)c) - m[0];
+                        out[b * BLOCK_«»MOE_TYPE_w + i] = s[0] * ((SIGNED_«»MOE_TYPE_w ? (float)(i8)c : (float)c) - (float)ZERO_«»MOE_TYPE_w) - m[0];
                 }
         }
 »)}

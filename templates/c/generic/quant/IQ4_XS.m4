@@ -1,6 +1,6 @@
 // IQ4_XS: a block of 256 is 8 sub-blocks of 32, coded as IQ4_NL. d: f16; scales of 6 bits: 2 high bits each in a u16, 4 low bits
 // each in 4 bytes: d * (scale - 32) * table[code].
-enum { BLOCK_IQ4_XS = 256, BYTES_IQ4_XS = 136, GROUP_IQ4_XS = 32, MIN_IQ4_XS = 0, SIGNED_IQ4_XS = 1, FLUSH_IQ4_XS = 1 };
+enum { BLOCK_IQ4_XS = 256, BYTES_IQ4_XS = 136, GROUP_IQ4_XS = 32, MIN_IQ4_XS = 0, ZERO_IQ4_XS = 0, SIGNED_IQ4_XS = 1, FLUSH_IQ4_XS = 1 };
 moe_quant(«IQ4_NL»)
 INLINE u32x8 codes_IQ4_XS(const u8 *p, int j, int g)
 {

@@ -1,6 +1,6 @@
 // Q4_K: a block of 256 is 8 sub-blocks of 32. d, dmin: f16; scales and minimums of 6 bits in 12 bytes; codes of 4 bits, two
 // sub-blocks in the nibbles of 32 bytes.
-enum { BLOCK_Q4_K = 256, BYTES_Q4_K = 144, GROUP_Q4_K = 32, MIN_Q4_K = 1, SIGNED_Q4_K = 0, FLUSH_Q4_K = 8 };
+enum { BLOCK_Q4_K = 256, BYTES_Q4_K = 144, GROUP_Q4_K = 32, MIN_Q4_K = 1, ZERO_Q4_K = 0, SIGNED_Q4_K = 0, FLUSH_Q4_K = 8 };
 INLINE u32x8 codes_Q4_K(const u8 *p, int j, int g)
 {
         u32x8 v = load_u32(p + 128 + 256 * (j / 2) + 32 * g);

@@ -1,5 +1,5 @@
 // Q5_1: blocks of 32. d, m: f16; fifth bits and codes as in Q5_0: d * code + m.
-enum { BLOCK_Q5_1 = 32, BYTES_Q5_1 = 24, GROUP_Q5_1 = 32, MIN_Q5_1 = 1, SIGNED_Q5_1 = 0, FLUSH_Q5_1 = 4 };
+enum { BLOCK_Q5_1 = 32, BYTES_Q5_1 = 24, GROUP_Q5_1 = 32, MIN_Q5_1 = 1, ZERO_Q5_1 = 0, SIGNED_Q5_1 = 0, FLUSH_Q5_1 = 4 };
 INLINE u32x8 codes_Q5_1(const u8 *p, int j, int g)
 {
         u32x8 v = load_u32(p + 64 + 32 * (g & 3)), b = load_u32(p + 32) >> (4 * g) & 15;

@@ -1,5 +1,5 @@
 // Q5_K: Q4_K with a fifth bit: bit j of 32 bytes for sub-block j.
-enum { BLOCK_Q5_K = 256, BYTES_Q5_K = 176, GROUP_Q5_K = 32, MIN_Q5_K = 1, SIGNED_Q5_K = 0, FLUSH_Q5_K = 4 };
+enum { BLOCK_Q5_K = 256, BYTES_Q5_K = 176, GROUP_Q5_K = 32, MIN_Q5_K = 1, ZERO_Q5_K = 0, SIGNED_Q5_K = 0, FLUSH_Q5_K = 4 };
 moe_quant(«Q4_K»)
 INLINE u32x8 codes_Q5_K(const u8 *p, int j, int g)
 {
