@@ -7,10 +7,17 @@ T_SH   := tests/layers.sh $(filter-out %/lib.sh,$(wildcard tests/e2e/*.sh))
 T_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 T_OBJ  := $(T_LIB) $(T_SRC:%.c=$(B)/%.o) $(T_SLOW:%.c=$(B)/%.o)
 T_BIN  := $(T_SRC:%.c=$(B)/%)
+FAKE   := $(B)/tests/fake/cuda.so $(B)/tests/fake/nvrtc.so
 export B CC OPT MODELS
 
 $(T_BIN) $(T_SLOW:%.c=$(B)/%): $(B)/%: $(B)/%.o $(T_LIB) $(B)/libmoec.a
 	$(SAY)$(CC) -pthread $(OPT) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
+
+# Libraries that pretend to be CUDA's; the driver is found by its name once it is loaded.
+$(B)/tests/fake/%.so: tests/fake/%.c tests/fake/fake.h runtime/driver.h
+	@mkdir -p $(@D)
+	$(SAY)$(CC) $(ALLC) -shared -Wl,-soname,$(if $(filter cuda,$*),libcuda.so.1,$*) $< -o $@
+$(filter $(B)/tests/unit/%,$(T_BIN)): | $(FAKE)
 
 unit: $(filter $(B)/tests/unit/% $(B)/tests/num/%,$(T_BIN))
 	@tests/run.sh $^

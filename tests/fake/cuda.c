@@ -1,0 +1,240 @@
+/* A CUDA driver whose device is the host's memory, and whose kernels do nothing. */
+#include "tests/fake/fake.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+EXPORT FakeCuda fake = {.version = 13000, .n_device = 1, .major = 9, .memory = 1ull << 33};
+
+static bool capturing;
+
+static int called(const char *name)
+{
+        if (fake.fails && !strcmp(name, fake.fails) && fake.after-- <= 0)
+                return fake.rc;
+        return CU_OK;
+}
+#define CALLED                                                                                               \
+        do {                                                                                                 \
+                int rc_ = called(__func__);                                                                  \
+                if (rc_ != CU_OK)                                                                            \
+                        return rc_;                                                                          \
+        } while (0)
+
+static int make(void *out)
+{
+        void *p = malloc(1);
+        memcpy(out, &p, sizeof p);
+        fake.live++;
+        return CU_OK;
+}
+static int drop(void *p)
+{
+        free(p);
+        fake.live--;
+        return CU_OK;
+}
+
+#define SAME(name, args)                                                                                     \
+        static int name args                                                                                 \
+        {                                                                                                    \
+                CALLED;
+SAME(cuInit, (u32 flags))
+return flags ? 1 : fake.init;
+}
+SAME(cuGetErrorName, (int rc, const char **s))
+*s = rc == 719 ? "CUDA_ERROR_LAUNCH_FAILED" : "CUDA_ERROR_OF_THE_FAKE";
+return CU_OK;
+}
+SAME(cuGetErrorString, (int rc, const char **s))
+*s = rc == 719 ? "unspecified launch failure" : "a fake's words";
+return CU_OK;
+}
+SAME(cuDeviceGetCount, (int *n))
+*n = fake.n_device;
+return CU_OK;
+}
+SAME(cuDeviceGet, (int *d, int i))
+*d = i;
+return CU_OK;
+}
+SAME(cuDeviceGetName, (char *s, int n, int d))
+(void)d;
+strncpy(s, "Fake H100", (size_t)n);
+return CU_OK;
+}
+SAME(cuDeviceGetAttribute, (int *v, int a, int d))
+(void)d;
+*v = a == CU_ATTR_CC_MAJOR ? fake.major : a == CU_ATTR_CC_MINOR ? fake.minor : 132;
+return CU_OK;
+}
+SAME(cuDevicePrimaryCtxRetain, (CuContext * *c, int d))
+(void)d;
+*c = (CuContext *)(void *)&fake;
+fake.live++;
+return CU_OK;
+}
+SAME(cuDevicePrimaryCtxRelease, (int d))
+(void)d;
+fake.live--;
+return CU_OK;
+}
+SAME(cuCtxSetCurrent, (CuContext * c))
+return c ? CU_OK : 1;
+}
+SAME(cuMemGetInfo, (size_t * left, size_t *all))
+*all = fake.memory;
+*left = fake.memory - fake.used;
+return CU_OK;
+}
+SAME(cuMemAlloc, (CuPtr * p, size_t n))
+if (n > fake.memory - fake.used)
+        return CU_NO_MEMORY;
+*p = (CuPtr)(uintptr_t)malloc(n);
+fake.live++;
+return CU_OK;
+}
+SAME(cuMemFree, (CuPtr p))
+return drop((void *)(uintptr_t)p);
+}
+SAME(cuMemHostAlloc, (void **p, size_t n, u32 flags))
+(void)flags;
+*p = malloc(n);
+fake.live++;
+return CU_OK;
+}
+SAME(cuMemFreeHost, (void *p))
+return drop(p);
+}
+SAME(cuMemcpyHtoDAsync, (CuPtr p, const void *q, size_t n, CuStream *s))
+(void)s;
+memcpy((void *)(uintptr_t)p, q, n);
+return CU_OK;
+}
+SAME(cuMemcpyDtoHAsync, (void *p, CuPtr q, size_t n, CuStream *s))
+(void)s;
+memcpy(p, (const void *)(uintptr_t)q, n);
+return CU_OK;
+}
+SAME(cuMemcpyDtoDAsync, (CuPtr p, CuPtr q, size_t n, CuStream *s))
+(void)s;
+memmove((void *)(uintptr_t)p, (const void *)(uintptr_t)q, n);
+return CU_OK;
+}
+SAME(cuMemsetD8Async, (CuPtr p, u8 v, size_t n, CuStream *s))
+(void)s;
+memset((void *)(uintptr_t)p, v, n);
+return CU_OK;
+}
+SAME(cuStreamCreate, (CuStream * *s, u32 flags))
+(void)flags;
+return make(s);
+}
+SAME(cuStreamDestroy, (CuStream * s))
+return drop(s);
+}
+SAME(cuStreamSynchronize, (CuStream * s))
+(void)s;
+return CU_OK;
+}
+SAME(cuStreamBeginCapture, (CuStream * s, int mode))
+(void)s;
+(void)mode;
+capturing = true;
+return CU_OK;
+}
+SAME(cuStreamEndCapture, (CuStream * s, CuGraph **g))
+(void)s;
+capturing = false;
+return make(g);
+}
+SAME(cuGraphInstantiate, (CuGraphExec * *x, CuGraph *g, u64 flags))
+(void)g;
+(void)flags;
+return make(x);
+}
+SAME(cuGraphLaunch, (CuGraphExec * x, CuStream *s))
+(void)x;
+(void)s;
+fake.graphs++;
+return CU_OK;
+}
+SAME(cuGraphExecDestroy, (CuGraphExec * x))
+return drop(x);
+}
+SAME(cuGraphDestroy, (CuGraph * g))
+return drop(g);
+}
+SAME(cuModuleLoadData, (CuModule * *m, const void *image))
+if (memcmp(image, "code", 4) != 0)
+        return CU_INVALID_IMAGE;
+return make(m);
+}
+SAME(cuModuleUnload, (CuModule * m))
+return drop(m);
+}
+SAME(cuModuleGetFunction, (CuFunction * *f, CuModule *m, const char *name))
+(void)m;
+*f = (CuFunction *)(uintptr_t)name;
+return CU_OK;
+}
+SAME(cuLaunchKernelEx, (const CuLaunch *l, CuFunction *f, void **params, void **extra))
+(void)f;
+(void)extra;
+if (!params || !l->grid[0] || !l->grid[1] || !l->grid[2] || !l->block[0])
+        return 1;
+*(capturing ? &fake.captured : &fake.launches) += 1;
+if (l->n_attribute && l->attribute->id == CU_LAUNCH_PROGRAMMATIC && l->attribute->value[0] == 1)
+        fake.programmatic++;
+return CU_OK;
+}
+SAME(cuEventCreate, (CuEvent * *e, u32 flags))
+(void)flags;
+return make(e);
+}
+SAME(cuEventDestroy, (CuEvent * e))
+return drop(e);
+}
+SAME(cuEventRecord, (CuEvent * e, CuStream *s))
+(void)e;
+(void)s;
+return CU_OK;
+}
+SAME(cuEventSynchronize, (CuEvent * e))
+(void)e;
+return CU_OK;
+}
+SAME(cuEventElapsedTime, (float *ms, CuEvent *a, CuEvent *b))
+(void)a;
+(void)b;
+*ms = 1;
+return CU_OK;
+}
+
+EXPORT int cuDriverGetVersion(int *v);
+EXPORT int cuGetProcAddress_v2(const char *name, void **out, int version, u64 flags, int *found);
+
+int cuDriverGetVersion(int *v)
+{
+        *v = fake.version;
+        return CU_OK;
+}
+
+int cuGetProcAddress_v2(const char *name, void **out, int version, u64 flags, int *found)
+{
+        static const struct {
+                const char *name;
+                void (*f)(void);
+        } all[] = {
+#define D(name, args) {#name, (void (*)(void))(int(*) args)name},
+                DRIVER_API(D)
+#undef D
+        };
+        (void)flags;
+        (void)found;
+        *out = NULL;
+        for (size_t i = 0; version <= fake.version && i < COUNT(all); i++)
+                if (!strcmp(all[i].name, name) && (!fake.missing || strcmp(name, fake.missing) != 0))
+                        memcpy(out, &all[i].f, sizeof *out);
+        return *out ? CU_OK : 500;
+}

@@ -1,0 +1,26 @@
+/* Libraries that pretend to be CUDA's: a test loads one by its path, and then tells it through `fake` how to
+ * behave. */
+#ifndef FAKE_H
+#define FAKE_H
+#include "runtime/driver.h"
+
+typedef struct FakeCuda {
+        int version, n_device, major, minor;
+        int init;            /* what cuInit returns */
+        u64 memory, used;    /* bytes of the device */
+        const char *missing; /* a function that it lacks; NULL */
+        const char *fails;   /* a function that returns `rc` from its (after + 1)-th call on; NULL */
+        int after, rc;
+        int live; /* things made and not destroyed yet */
+        int graphs, launches, captured, programmatic;
+} FakeCuda;
+
+typedef struct FakeNvrtc {
+        int major, minor;
+        int n_arch, arch[8];
+        const char *fails; /* a part of a source that does not compile; NULL */
+        int compiled;
+        char options[512]; /* of the last */
+} FakeNvrtc;
+
+#endif

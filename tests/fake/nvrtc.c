@@ -1,0 +1,101 @@
+/* An NVRTC that takes whatever it is given: its machine code is the word "code". */
+#include "tests/fake/fake.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+EXPORT FakeNvrtc fake = {.major = 13, .n_arch = 3, .arch = {75, 80, 90}};
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+typedef struct Program {
+        const char *source;
+} Program;
+
+#define API(name, args)                                                                                      \
+        EXPORT int name args;                                                                                \
+        int name args
+API(nvrtcVersion, (int *major, int *minor))
+{
+        *major = fake.major;
+        *minor = fake.minor;
+        return 0;
+}
+API(nvrtcGetNumSupportedArchs, (int *n))
+{
+        *n = fake.n_arch;
+        return 0;
+}
+API(nvrtcGetSupportedArchs, (int *arch))
+{
+        memcpy(arch, fake.arch, (size_t)fake.n_arch * sizeof *arch);
+        return 0;
+}
+API(nvrtcCreateProgram, (Program * *p, const char *source, const char *name, int n, const char *const *a,
+                                const char *const *b))
+{
+        (void)name;
+        (void)a;
+        (void)b;
+        *p = malloc(sizeof **p);
+        (*p)->source = source;
+        return n;
+}
+API(nvrtcCompileProgram, (Program * p, int n, const char *const *option))
+{
+        pthread_mutex_lock(&lock);
+        fake.compiled++;
+        fake.options[0] = 0;
+        for (int i = 0; i < n; i++) {
+                strncat(fake.options, option[i], sizeof fake.options - strlen(fake.options) - 2);
+                strcat(fake.options, " ");
+        }
+        pthread_mutex_unlock(&lock);
+        return fake.fails && strstr(p->source, fake.fails) ? 6 : 0;
+}
+API(nvrtcGetProgramLogSize, (Program * p, size_t *n))
+{
+        (void)p;
+        *n = sizeof "line 7: no such thing";
+        return 0;
+}
+API(nvrtcGetProgramLog, (Program * p, char *log))
+{
+        (void)p;
+        strcpy(log, "line 7: no such thing");
+        return 0;
+}
+static int size_of_code(Program *p, size_t *n)
+{
+        (void)p;
+        *n = 4;
+        return 0;
+}
+static int code(Program *p, char *out)
+{
+        (void)p;
+        memcpy(out, "code", 4);
+        return 0;
+}
+API(nvrtcGetCUBINSize, (Program * p, size_t *n))
+{
+        return size_of_code(p, n);
+}
+API(nvrtcGetCUBIN, (Program * p, char *out))
+{
+        return code(p, out);
+}
+API(nvrtcGetPTXSize, (Program * p, size_t *n))
+{
+        return size_of_code(p, n);
+}
+API(nvrtcGetPTX, (Program * p, char *out))
+{
+        return code(p, out);
+}
+API(nvrtcDestroyProgram, (Program * *p))
+{
+        free(*p);
+        *p = NULL;
+        return 0;
+}
