@@ -181,24 +181,35 @@ CcOpt stages_cc(const Stages *s)
                 s->cache, o->progress, o->user};
 }
 
+/* A tokenizer that is not supported is left out: only text needs it, and moec_open has kept why. */
+static void in_token(Stages *s)
+{
+        Buf *b = NEW(s->arena, Buf);
+        Trap t;
+        if (TRAP(&t) == 0) {
+                if (model_token(&s->front->model, b)) {
+                        s->in.token = arena_copy(s->arena, b->p, b->len);
+                        s->in.n_token = b->len;
+                }
+                trap_pop(&t);
+        }
+        buf_free(b);
+}
+
 /* The compiler, front to back. */
 void stages_plan(Stages *s, Buf *out)
 {
         Key *const *key;
-        Buf so = {0}, token = {0};
+        Buf so = {0};
         stages_select(s); /* graph, passes, Keys */
         u32 n = emit_keys(s->emit, &key);
         const char **source = NEWN(s->arena, const char *, n);
         CcOpt cc = stages_cc(s);
         cc_build(s->arena, key, n, &cc, &so, source); /* templates to C to a shared object */
         s->code_bytes = so.len;
-        if (model_token(&s->front->model, &token)) {
-                s->in.token = arena_copy(s->arena, token.p, token.len);
-                s->in.n_token = token.len;
-        }
+        in_token(s);
         emit_plan(s->emit, &so, source, out); /* the plan */
         buf_free(&so);
-        buf_free(&token);
 }
 
 /* ---- the cached plan ---- */
