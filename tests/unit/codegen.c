@@ -542,8 +542,6 @@ static void test_hostile_strings(void **state)
         moec_compile_report r;
         const char *gguf = arena_fmt(a, "%s/m.gguf", dir), *keep = arena_fmt(a, "%s/keep", dir);
         s.name = evil;
-        s.tensor = "\"')evil`*/\\n//MOE_EVIL,m4_dnl$1"; /* printable ASCII is all that the reader lets
-                                                            through */
         synth_write(&s, gguf);
         moec_options opt = {.cache_dir = "off", .keep = keep, .march = "x86-64", .threads = 2};
         if (moec_open(gguf, &opt, &m, &e) ||
