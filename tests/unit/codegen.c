@@ -12,6 +12,7 @@
 #include "codegen/cc.h"
 #include "codegen/child.h"
 #include "codegen/emit.h"
+#include "tests/lib/randgraph.h"
 #include "tests/lib/synth.h"
 #include "tests/lib/tempdir.h"
 #include <cmocka.h> /* last: its fail is a macro */
@@ -129,6 +130,41 @@ static void test_equal_nodes(void **state)
         for (u32 i = 0; i < g->n_node; i++)
                 assert_string_equal(emit_sel(m, 0, i)->key->text, key[kernel[i]]->text);
         arena_free(a);
+}
+
+/* Selects that node for steps of max_tok tokens; what was wrong. */
+static moec_error selecting(Arena *a, Graph *g, u32 node, u64 max_tok)
+{
+        Sel s;
+        Trap t;
+        g->max[DIM_n_tok] = max_tok;
+        if (TRAP(&t))
+                return t.error;
+        assert_true(select_node(a, g, node, NULL, &s));
+        trap_pop(&t);
+        return (moec_error){0};
+}
+
+/* An attend that appends is for steps of one token. */
+static void test_append(void **state)
+{
+        (void)state;
+        u32 tried = 0;
+        for (u64 seed = 0; seed < 20; seed++) {
+                Arena *a = arena_new();
+                Graph *g = rand_graph(a, seed, true);
+                for (u32 i = 0; i < g->n_node; i++) {
+                        if (g->node[i].op != OP_attend || !in_get(&g->node[i], S_k))
+                                continue;
+                        assert_int_equal(selecting(a, g, i, 1).status, MOEC_OK);
+                        moec_error e = selecting(a, g, i, 2);
+                        assert_int_equal(e.status, MOEC_ERROR);
+                        assert_non_null(strstr(e.msg, "fuse_kv"));
+                        tried++;
+                }
+                arena_free(a);
+        }
+        assert_true(tried > 3);
 }
 
 /* ---- compiling one kernel ---- */
@@ -558,8 +594,9 @@ static void test_hostile_strings(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        const struct CMUnitTest tests[] = {T(test_key), T(test_equal_nodes), T(test_m4_faults),
-                T(test_no_leak), T(test_c_faults), T(test_no_tool), T(test_failing_cc), T(test_interrupted),
-                T(test_nothing_left), T(test_cache), T(test_sources), T(test_child), T(test_hostile_strings)};
+        const struct CMUnitTest tests[] = {T(test_key), T(test_equal_nodes), T(test_append),
+                T(test_m4_faults), T(test_no_leak), T(test_c_faults), T(test_no_tool), T(test_failing_cc),
+                T(test_interrupted), T(test_nothing_left), T(test_cache), T(test_sources), T(test_child),
+                T(test_hostile_strings)};
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
