@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "codegen/cc.h"
-#include "codegen/child.h"
 #include "codegen/emit.h"
 #include "tests/lib/randgraph.h"
 #include "tests/lib/synth.h"
@@ -506,42 +505,6 @@ static void test_sources(void **state)
         arena_free(a);
 }
 
-/* ---- children ---- */
-
-static moec_status child(const char *script, const char *in, size_t n_in, Buf *out, Buf *errors, int *code)
-{
-        const char *argv[] = {"sh", "-c", script, NULL};
-        moec_error e;
-        return child_run(argv, dir, in, n_in, out, errors, code, &e);
-}
-
-static void test_child(void **state)
-{
-        enum { BIG = 3 << 20 };
-        (void)state;
-        char *big = calloc(1, BIG);
-        Buf out = {0}, errors = {0};
-        int code = -1;
-        memset(big, 'x', BIG);
-        assert_int_equal(
-                child("cat; cat /dev/zero | head -c 200000 >&2; exit 7", big, BIG, &out, &errors, &code),
-                MOEC_OK);
-        assert_int_equal(code, 7);
-        assert_int_equal(out.len, BIG);
-        assert_memory_equal(out.p, big, BIG);
-        assert_int_equal(errors.len, 200000);
-        buf_free(&out);
-        buf_free(&errors);
-        assert_int_equal(child("exec <&-; pwd; kill -KILL $$", big, BIG, &out, &errors, &code),
-                MOEC_OK); /* reads nothing */
-        assert_int_equal(code, 128 + 9);
-        assert_int_equal(out.len, strlen(dir) + 1);
-        assert_memory_equal(out.p, dir, strlen(dir));
-        buf_free(&out);
-        buf_free(&errors);
-        free(big);
-}
-
 /* ---- strings of the file ---- */
 
 static void assert_clean(const char *folder)
@@ -596,7 +559,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         const struct CMUnitTest tests[] = {T(test_key), T(test_equal_nodes), T(test_append),
                 T(test_m4_faults), T(test_no_leak), T(test_c_faults), T(test_no_tool), T(test_failing_cc),
-                T(test_interrupted), T(test_nothing_left), T(test_cache), T(test_sources), T(test_child),
+                T(test_interrupted), T(test_nothing_left), T(test_cache), T(test_sources),
                 T(test_hostile_strings)};
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
