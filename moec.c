@@ -267,8 +267,8 @@ void stages_select(Stages *s)
 static BuildOpt build_opt(const Stages *s)
 {
         const moec_options *o = s->opt;
-        return (BuildOpt){o->templates, o->keep, o->threads > 0 ? o->threads : (int)pool_processors(),
-                s->cache, o->progress, o->user};
+        return (BuildOpt){o->templates, o->keep, s->march,
+                o->threads > 0 ? o->threads : (int)pool_processors(), s->cache, o->progress, o->user};
 }
 
 void stages_sources(Stages *s, Key *const key[], u32 n, const char **source)
@@ -277,7 +277,7 @@ void stages_sources(Stages *s, Key *const key[], u32 n, const char **source)
         if (s->target == TARGET_cuda)
                 nvrtc_sources(s->arena, key, n, s->arch[0], &o, source);
         else
-                cc_sources(s->arena, key, n, s->march, &o, source);
+                cc_sources(s->arena, key, n, &o, source);
 }
 
 static Nvrtc *open_nvrtc(Stages *s)
@@ -301,11 +301,26 @@ static u32 build(Stages *s, Key *const key[], u32 n, Image **image, const char *
         if (s->target == TARGET_cuda)
                 nvrtc_build(s->arena, key, n, open_nvrtc(s), s->arch, s->n_arch, &o, *image, source);
         else
-                cc_build(s->arena, key, n, s->march, &o, *image, source);
+                cc_build(s->arena, key, n, &o, *image, source);
         s->code_bytes = 0;
         for (u32 i = 0; i < n_image; i++)
                 s->code_bytes += (*image)[i].bytes;
         return n_image;
+}
+
+/* A tokenizer that is not supported is left out: only text needs it, and moec_open has kept why. */
+static void in_token(Stages *s)
+{
+        Buf *b = NEW(s->arena, Buf);
+        Trap t;
+        if (TRAP(&t) == 0) {
+                if (model_token(&s->front->model, b)) {
+                        s->in.token = arena_copy(s->arena, b->p, b->len);
+                        s->in.n_token = b->len;
+                }
+                trap_pop(&t);
+        }
+        buf_free(b);
 }
 
 /* The compiler, front to back. */
@@ -313,18 +328,13 @@ void stages_plan(Stages *s, Buf *out)
 {
         Key *const *key;
         Image *image;
-        Buf token = {0};
         stages_select(s); /* graph, passes, Keys */
         u32 n = emit_keys(s->emit, &key);
         const char **source = NEWN(s->arena, const char *, n);
         u32 n_image = build(s, key, n, &image, source); /* templates to C or CUDA C to machine code */
-        if (model_token(&s->front->model, &token)) {
-                s->in.token = arena_copy(s->arena, token.p, token.len);
-                s->in.n_token = token.len;
-        }
+        in_token(s);
         s->in.isa = s->target == TARGET_cuda ? archs_of(s) : s->in.isa;
         emit_plan(s->emit, image, n_image, s->n_arch, source, out); /* the plan */
-        buf_free(&token);
 }
 
 /* ---- the cached plan ---- */

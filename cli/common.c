@@ -166,10 +166,13 @@ bool args_parse(Args *a, CmdId cmd, int argc, char **argv, int *status)
                 if (!set_option(a, o, arg, value, status))
                         return false;
         }
-        if (a->help)
+        *status = 0;
+        if (a->help) {
                 args_help(a, stdout);
-        *status = a->help ? end_output(stdout) : 0;
-        return !a->help;
+                *status = end_output(stdout);
+        } else if (a->templates && access(a->templates, R_OK | X_OK) != 0)
+                *status = complain(MOEC_NOT_FOUND, "--templates %s: %s", a->templates, strerror(errno));
+        return !a->help && !*status;
 }
 
 void options_of(const Args *a, moec_options *opt)
@@ -359,6 +362,11 @@ void catch_interrupt(void)
 {
         struct sigaction sa = {.sa_handler = on_interrupt, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
         sigaction(SIGINT, &sa, NULL);
+}
+
+void report_limits(void)
+{
+        signal(SIGXFSZ, SIG_IGN);
 }
 
 bool interrupted(void)

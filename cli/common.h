@@ -109,7 +109,7 @@ typedef const char *Str;
         X(Str, trace, NULL, 0, NULL, "--trace", "FILE", IN(bench),                                           \
                 "write a trace for chrome://tracing or Perfetto")                                            \
         X(Str, templates, NULL, 0, NULL, "--templates", "DIR", IN_MODEL,                                     \
-                "templates and Lua files that go before the built-in ones")                                  \
+                "a folder whose templates/, arch/, pipeline.lua, tune.lua go before those built in")         \
         X(Str, keep, NULL, 0, NULL, "--keep", "DIR", IN_COMPILE, "keep the generated sources here")          \
         X(Str, cache_dir, NULL, 0, NULL, "--cache-dir", "DIR", IN_COMPILE | IN(cache),                       \
                 "the compile cache (default $MOEC_CACHE_DIR, $XDG_CACHE_HOME/moec, ~/.cache/moec); off: "    \
@@ -156,6 +156,7 @@ int failed(const moec_error *e);
 
 /* ---- Ctrl-C and progress ---- */
 void catch_interrupt(void); /* from now on the first sets a flag, the second kills */
+void report_limits(void);   /* a file that grows over the limit fails to be written, and kills nobody */
 bool interrupted(void);
 bool show_progress(void *user, const char *what, uint64_t done, uint64_t total); /* a moec_progress */
 void clear_progress(void);

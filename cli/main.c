@@ -18,6 +18,7 @@ int main(int argc, char **argv)
 {
         Args a = {0};
         int status;
+        report_limits();
         if (argc < 2)
                 return usage("which command?");
         const char *word = argv[1];

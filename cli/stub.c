@@ -21,6 +21,7 @@ int main(int argc, char **argv)
         Args a = {.exe = true};
         char path[PATH_MAX];
         int status;
+        report_limits();
         if (argc > 0) {
                 const char *slash = strrchr(argv[0], '/');
                 prog = slash ? slash + 1 : argv[0];

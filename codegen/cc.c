@@ -98,8 +98,11 @@ static moec_status link_all(Jobs *j, moec_error *e)
         return st;
 }
 
-static moec_status tool_hash(const char *march, Hash *h, moec_error *e)
+static moec_status tool_hash(Jobs *j, moec_error *e)
 {
+        Cc *cc = j->self;
+        Hash *h = &cc->tool;
+        const char *march = cc->march;
         static const char *const flags[] = {CC_FLAGS};
         const char *argv[] = {"cc", "--version", NULL};
         Buf out = {0}, errors = {0};
@@ -133,17 +136,15 @@ static void search_path(Cc *cc)
         cc->search[n] = "c/generic";
 }
 
-static void run(Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, Image *so,
-        const char **source)
+static void run(Arena *a, Key *const key[], u32 n, const BuildOpt *opt, Image *so, const char **source)
 {
-        moec_error e = {0};
+        const char *march = opt->march;
         Cc cc = {.arena = a, .march = march, .flag = arena_fmt(a, "-march=%s", march)};
         Jobs j = {.opt = opt, .suffix = ".c.m4", .unit = NEWN(a, Unit, n), .n = n, .self = &cc};
         if (so) {
+                j.begin = tool_hash;
                 j.build = object;
                 j.finish = link_all;
-                if (tool_hash(march, &cc.tool, &e) != MOEC_OK)
-                        err_rethrow(&e);
         }
         search_path(&cc);
         for (u32 i = 0; i < n; i++)
@@ -155,14 +156,12 @@ static void run(Arena *a, Key *const key[], u32 n, const char *march, const Buil
         buf_free(&cc.so);
 }
 
-void cc_build(Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, Image *so,
-        const char **source)
+void cc_build(Arena *a, Key *const key[], u32 n, const BuildOpt *opt, Image *so, const char **source)
 {
-        run(a, key, n, march, opt, so, source);
+        run(a, key, n, opt, so, source);
 }
 
-void cc_sources(
-        Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, const char **source)
+void cc_sources(Arena *a, Key *const key[], u32 n, const BuildOpt *opt, const char **source)
 {
-        run(a, key, n, march, opt, NULL, source);
+        run(a, key, n, opt, NULL, source);
 }

@@ -3,13 +3,11 @@
 #define MOEC_CC_H
 #include "codegen/jobs.h"
 
-/* key[i]: distinct Keys. march: "native", "x86-64-v3", "x86-64". *so: the shared object with a symbol a Key;
+/* key[i]: distinct Keys. *so: the shared object with a symbol a Key;
  * source[i] (in the arena): what was compiled for it. err as jobs_run's. */
-void cc_build(Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, Image *so,
-        const char **source);
+void cc_build(Arena *a, Key *const key[], u32 n, const BuildOpt *opt, Image *so, const char **source);
 
 /* The expanded sources alone. */
-void cc_sources(
-        Arena *a, Key *const key[], u32 n, const char *march, const BuildOpt *opt, const char **source);
+void cc_sources(Arena *a, Key *const key[], u32 n, const BuildOpt *opt, const char **source);
 
 #endif

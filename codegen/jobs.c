@@ -102,6 +102,8 @@ void jobs_run(Arena *a, Jobs *j, const char **source)
                 err(MOEC_IO, "%s: cannot make a folder for generated sources: %s", keep ? keep : temp,
                         strerror(errno));
         moec_status st = m4_lay_out(a, j->opt->templates, j->work, &e);
+        if (st == MOEC_OK && j->begin)
+                st = j->begin(j, &e);
         if (st == MOEC_OK)
                 st = on_threads(j, &e);
         if (st == MOEC_OK && j->finish)

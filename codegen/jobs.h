@@ -9,6 +9,7 @@
 typedef struct BuildOpt {
         const char *templates; /* a folder that overrides the built-in templates; NULL */
         const char *keep;      /* a folder for the generated sources; NULL: they go when done */
+        const char *march;     /* for the CPU: "native", "x86-64-v3", "x86-64" */
         int threads;
         Cache *cache; /* of objects; NULL: none */
         moec_progress progress;
@@ -38,6 +39,7 @@ struct Jobs {
         const char *suffix; /* of templates */
         Unit *unit;
         u32 n;
+        moec_status (*begin)(Jobs *j, moec_error *e); /* the work folder is there; NULL: nothing */
         moec_status (*build)(Jobs *j, u32 i,
                 moec_error *e); /* unit i's source is there; called from threads. NULL: nothing */
         moec_status (*finish)(Jobs *j, moec_error *e); /* all are built; NULL: nothing */

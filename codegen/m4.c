@@ -84,6 +84,25 @@ static const char *leak(const char *s)
         return NULL;
 }
 
+/* Where `at` came from, by the #line directives before it: "templates/c/generic/add.c.m4:7". */
+static void place(const char *text, const char *at, const char *template, char *out, size_t n)
+{
+        const char *file = template;
+        size_t line = 1, len = strlen(template);
+        for (const char *end; (end = strchr(text, '\n')) != NULL && end < at; text = end + 1, line++) {
+                size_t number;
+                int name;
+                if (sscanf(text, "#line %zu%n", &number, &name) != 1)
+                        continue;
+                line = number - 1;
+                if (text[name] == ' ' && text[name + 1] == '"') {
+                        file = text + name + 2;
+                        len = strcspn(file, "\"\n");
+                }
+        }
+        snprintf(out, n, "%.*s:%zu", (int)len, file, line);
+}
+
 /* The template, in the first folder of `search` that has it; relative to work. */
 static bool find(
         const char *work, const char *const search[], const char *op, const char *suffix, char *out, size_t n)
@@ -125,9 +144,12 @@ moec_status m4_expand(const Key *k, const char *work, const char *const search[]
                         template, k->name, errors.p ? errors.p : "");
         buf_free(&errors);
         const char *word = st == MOEC_OK && out->p ? leak(out->p) : NULL;
-        if (word)
+        if (word) {
+                char where[512];
+                place(out->p, word, template, where, sizeof where);
                 st = fail(e, MOEC_TOOLCHAIN,
                         "%s: `%.*s` was left over in kernel %s: a misspelt macro, or a fact that it lacks",
-                        template, (int)strcspn(word, " \t\n(),;"), word, k->name);
+                        where, (int)strcspn(word, " \t\n(),;"), word, k->name);
+        }
         return st;
 }

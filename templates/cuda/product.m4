@@ -73,6 +73,23 @@ template <> struct Unit<false> {
         }
 };
 template <> struct Unit<true> {
+        // Values that stand alone times rounded ones.
+        template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], int v, const ActsQ8<NT, N> &x, float (&acc)[RB][NT])
+        {
+#pragma unroll
+                for (int i = 0; i < W::UNIT / 4; i++)
+#pragma unroll
+                        for (int t = 0; t < NT; t++) {
+                                int at = v * (W::UNIT / 4) + i;
+                                u32 q = ((const u32 *)x.q[t])[at];
+                                float d = x.d[t][at / 4];
+#pragma unroll
+                                for (int r = 0; r < RB; r++)
+#pragma unroll
+                                        for (int c = 0; c < 4; c++)
+                                                acc[r][t] = fma1(w[r].value(4 * i + c), d * (float)(i8)(q >> (8 * c)), acc[r][t]);
+                        }
+        }
         template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], int v, const ActsF32<NT, N> &x, float (&acc)[RB][NT])
         {
 #pragma unroll

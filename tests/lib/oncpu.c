@@ -462,9 +462,9 @@ static void run_some(Arena *a, const Trial *t, u32 n, const TrialOpt *opt)
                         code_add(a, &c, r[i].side[k].emit);
                 }
         }
-        BuildOpt build = {.threads = 2};
+        BuildOpt build = {.march = opt->march, .threads = 2};
         c.source = NEWN(a, const char *, c.n);
-        cc_build(a, c.key, c.n, opt->march, &build, &c.so, c.source);
+        cc_build(a, c.key, c.n, &build, &c.so, c.source);
         for (u32 i = 0; i < n; i++)
                 trial_run(&r[i], &c);
         print_message("march %s: %u graphs, %u kernels\n", opt->march, n, c.n);

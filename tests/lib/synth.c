@@ -84,9 +84,11 @@ static void norm(File *f, i64 layer, const char *what, u64 n)
 static void put_keys(File *f)
 {
         const Synth *s = f->s;
+        static const char *const said[] = {
+                "general.name", "general.description", "general.size_label", "tokenizer.chat_template"};
         key_str(f, "general.architecture", "qwen3moe");
-        if (s->name)
-                key_str(f, "general.name", s->name);
+        for (int i = 0; s->name && i < (int)COUNT(said); i++)
+                key_str(f, said[i], s->name);
         key_u32(f, "block_count", s->layers);
         key_u32(f, "context_length", 512);
         key_u32(f, "embedding_length", s->width);
@@ -131,8 +133,6 @@ static void put_tensors(File *f)
         norm(f, -1, "output_norm", s->width);
         if (!s->tied)
                 matrix(f, -1, "output", s->type[SYNTH_output], 2, table);
-        if (s->tensor)
-                tensor(f, s->tensor, W_F32, 1, (u64[]){1}, "\0\0\0\0", 4);
 }
 
 Synth synth_small(Wtype t)

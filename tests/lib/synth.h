@@ -20,8 +20,7 @@ typedef struct Synth {
         Wtype type[N_SYNTH]; /* where rows are not whole blocks of it: F16 */
         bool tied;           /* no matrix of its own for the output */
         u64 seed;
-        const char *name;   /* general.name; NULL: none */
-        const char *tensor; /* one more tensor, which nothing uses; NULL */
+        const char *name; /* general.name, and some more that a file says of itself; NULL: none */
 } Synth;
 
 /* 1 layer of width 256, 4 heads of 64, 2 of 5 experts, 64 tokens; all of that type. */

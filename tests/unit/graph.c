@@ -409,7 +409,7 @@ static void bytes_are_of_the_bounds(void **state)
         assert_true(val_bytes(h, 0) == UINT64_MAX);
         h->max[DIM_n_tok] = 10;
         assert_int_equal(val_bytes(h, 0), 10 * 64 * 4);
-        assert_int_equal(val_bytes(h, 1), 10 * (64 + 2 * 4));
+        assert_int_equal(val_bytes(h, 1), 10 * (64 + 64 / Q8_BLOCK * 4));
         assert_int_equal(val_bytes(h, 2), 10 * 3 * 8);
         assert_int_equal(val_bytes(h, 3), (10 * 3 + 7) * 4);
         assert_int_equal(val_bytes(h, 4), 0);

@@ -12,7 +12,8 @@ enum { E = MOE_E, KTOP = MOE_k, GROUPS = MOE_groups, GROUPS_K = MOE_groups_k, SP
 __shared__ float z[E], s[E], c[E], w[KTOP];
 __shared__ double sums[WARPS];
 __shared__ u32 ended;
-moe_has(«w», «moe_quant(MOE_TYPE_w)
+m4_ifelse(m4_eval(MOE_groups > 1), 1, «__shared__ float best[GROUPS];
+»)moe_has(«w», «moe_quant(MOE_TYPE_w)
 typedef MOE_TYPE_w W;
 enum { K = MOE_K, PAD = (K + 15) / 16 * 16, CHUNK = CHUNK_OF(PAD, 1, 36864), ROWS = (E + SPLIT - 1) / SPLIT, DEPTH = 8 };
 __shared__ ActsF32<1, CHUNK> acts;
@@ -105,7 +106,6 @@ m4_ifelse(MOE_gate, softmax, «        if (TID < 32)
                 c[i] = moe_has(«bias», «s[i] + ((const float *)moe_arg(«bias»))[i]», «m4_ifelse(m4_eval(MOE_groups > 1), 1, «s[i]», «z[i]»)»);
         barrier();
 m4_ifelse(m4_eval(MOE_groups > 1), 1, «        // Only the best groups' experts stay: by the sum of a group's two best.
-        __shared__ float best[GROUPS];
         for (int g = TID; g < GROUPS; g += THREADS) {
                 float one = -INF, two = -INF;
                 for (int i = g * (E / GROUPS); i < (g + 1) * (E / GROUPS); i++)

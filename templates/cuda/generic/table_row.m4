@@ -10,6 +10,7 @@ moe_quant(MOE_TYPE_w)
 typedef MOE_TYPE_w W;
 enum { SPAN = 1024 };
 __shared__ U4 apart[(W::At<SPAN>::ROW + 15) / 16];
+__shared__ float values[SPAN];
 __device__ const u8 field[][2] = {MOE_FIELDS};
 
 template <bool FLOAT> struct Values;
@@ -36,7 +37,6 @@ template <> struct Values<true> {
 template <int K, int ROW_BYTES> INLINE void table_row(const u8 *row, float *out)
 {
         enum { FIELDS = sizeof field / 2, BLOCKS = SPAN / W::BLOCK, BYTES = (int)((u64)ROW_BYTES * W::BLOCK / K) };
-        __shared__ float values[SPAN];
         for (int k = 0; k < K; k += SPAN) {
                 int blocks = ((K - k < SPAN ? K - k : SPAN) + W::BLOCK - 1) / W::BLOCK;
                 const u8 *from = row + (u64)(k / W::BLOCK) * BYTES;

@@ -1,0 +1,223 @@
+// The primitives of templates/cuda/device.m4 for a CPU: a kernel's threads are fibres that take turns at barriers and shuffles.
+// Stands in place of device.m4 when a template is expanded for tests; KERNEL is the kernel's name. C++, no headers.
+//
+// KERNEL_run runs a whole grid, block after block. Shared memory is filled with NaN before each block. The step's memory is shut
+// (by the caller's `gate`) until every thread of a block has come to pdl_wait. Errors are returned: threads that wait for what
+// never comes, a shuffle without the whole warp, a kernel that ends without pdl_wait, loads that are not aligned.
+#define __global__
+#define __device__ static
+#define __shared__ static __attribute__((section(SHARED_SECTION)))
+#define __launch_bounds__(n)
+#define __grid_constant__
+#define INLINE static inline __attribute__((always_inline, unused))
+#define INLINE_IN inline __attribute__((always_inline))
+typedef decltype(sizeof 0) Size;
+
+namespace host {
+enum State { READY, AT_BARRIER, AT_WARP, AT_WAIT, DONE };
+enum { STACK = 128 * 1024, MOST = 1024 };
+struct Fibre {
+        void *sp;
+        State state;
+        bool waited;
+        unsigned turn; // of the two places for what is shuffled
+};
+static Fibre fibre[MOST];
+static int now;
+static void *home;
+static const char *error;
+static u32 block[3];
+static u64 slot[2][MOST];
+static u8 *stacks;
+
+extern "C" void KERNEL_SWITCH(void **from, void *to) __attribute__((visibility("hidden")));
+static void yield(State s)
+{
+        fibre[now].state = s;
+        KERNEL_SWITCH(&fibre[now].sp, home);
+}
+static void check(bool ok, const char *what)
+{
+        if (!ok && !error)
+                error = what;
+}
+template <class T> static T swap(T v, int lane)
+{
+        Fibre *f = &fibre[now];
+        unsigned turn = f->turn++ & 1;
+        union { u64 u; T v; } u = {0};
+        u.v = v;
+        slot[turn][now] = u.u;
+        yield(AT_WARP);
+        u.u = slot[turn][now / 32 * 32 + lane];
+        return u.v;
+}
+template <class T> static T aligned(const void *p)
+{
+        check((u64)p % sizeof(T) == 0, "a load is not aligned");
+        T v;
+        __builtin_memcpy(&v, p, sizeof v);
+        return v;
+}
+}
+
+#define TID (host::now)
+#define BX (host::block[0])
+#define BY (host::block[1])
+#define BZ (host::block[2])
+INLINE U4 load16(const void *p) { return host::aligned<U4>(p); }
+INLINE U4 kept16(const void *p) { return host::aligned<U4>(p); }
+INLINE u32 kept4(const void *p) { return host::aligned<u32>(p); }
+INLINE u32 kept2(const void *p) { return host::aligned<u16>(p); }
+INLINE u32 kept1(const void *p) { return *(const u8 *)p; }
+INLINE float load_far(const float *p) { return *p; }
+template <class T> INLINE T shfl_xor(T v, int m) { return host::swap(v, host::now % 32 ^ m); }
+template <class T> INLINE T shfl(T v, int lane) { return host::swap(v, lane & 31); }
+INLINE void barrier() { host::yield(host::AT_BARRIER); }
+INLINE void warp_barrier() { host::yield(host::AT_WARP); }
+INLINE i32 dp4a(u32 a, u32 b, i32 c)
+{
+        for (int i = 0; i < 32; i += 8)
+                c += (i32)(i8)(a >> i) * (i32)(i8)(b >> i);
+        return c;
+}
+INLINE u32 prmt(u32 a, u32 b, u32 selector)
+{
+        u64 all = a | (u64)b << 32;
+        u32 d = 0;
+        for (int i = 0; i < 4; i++)
+                d |= (u32)(all >> (selector >> (4 * i) & 7) * 8 & 255) << (8 * i);
+        return d;
+}
+INLINE float bits_f32(u32 b) { return __builtin_bit_cast(float, b); }
+INLINE float f16_f32(u32 h)
+{
+        u32 m = (h & 0x7fff) << 13, sign = (h & 0x8000) << 16;
+        if ((h & 0x7c00) == 0x7c00)
+                return bits_f32(sign | m | 0x7f800000);
+        return bits_f32(sign | __builtin_bit_cast(u32, bits_f32(m) * 0x1p112f));
+}
+INLINE u32 f32_f16(float f)
+{
+        u32 b = __builtin_bit_cast(u32, f), sign = b >> 16 & 0x8000, m = b & 0x7fffffff;
+        if (m > 0x7f800000)
+                return sign | 0x7e00;
+        if (m >= 0x477ff000)
+                return sign | 0x7c00;
+        if (m < 0x38800000)
+                return sign | (__builtin_bit_cast(u32, bits_f32(m) + 0.5f) - 0x3f000000);
+        return sign | (m - 0x38000000 + 0xfff + (m >> 13 & 1)) >> 13;
+}
+INLINE float mul1(float a, float b) { return a * b; }
+INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+INLINE i32 nearest(float f) { return (i32)__builtin_rintf(f); }
+INLINE double nearest(double f) { return __builtin_rint(f); }
+INLINE double sqrt_f64(double f) { return __builtin_sqrt(f); }
+INLINE void pdl_wait()
+{
+        host::fibre[host::now].waited = true;
+        host::yield(host::AT_WAIT);
+}
+INLINE void publish() {}
+INLINE u32 atomic_inc(u32 *p) { return (*p)++; }
+
+// ---- the scheduler ----
+
+extern "C" void KERNEL(const Args a);
+extern "C" u8 SHARED_FIRST[] __attribute__((weak, visibility("hidden"))), SHARED_END[] __attribute__((weak, visibility("hidden")));
+
+#define TEXT_OF(x) #x
+#define TEXT(x)    TEXT_OF(x)
+__asm__(".text\n.p2align 4\n.hidden " TEXT(KERNEL_SWITCH) "\n.globl " TEXT(KERNEL_SWITCH) "\n" TEXT(KERNEL_SWITCH) ":\n"
+        "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "mov %rsp, (%rdi)\nmov %rsi, %rsp\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
+
+namespace host {
+static Args args;
+static void enter()
+{
+        KERNEL(args);
+        check(fibre[now].waited, "a thread ended that had not waited for the launch before");
+        yield(DONE);
+}
+static void start(int i)
+{
+        void **sp = (void **)(stacks + (u64)(i + 1) * STACK) - 2;
+        *sp = (void *)enter; // returned to; the stack is then as after a call
+        for (int r = 0; r < 6; r++)
+                *--sp = 0;
+        fibre[i] = {sp, READY, false, 0};
+}
+static bool all_at(int from, int n, State s, bool or_done)
+{
+        bool some = false;
+        for (int i = from; i < from + n; i++) {
+                if (fibre[i].state != s && !(or_done && fibre[i].state == DONE))
+                        return false;
+                some = some || fibre[i].state == s;
+        }
+        return some;
+}
+static void release(int from, int n)
+{
+        for (int i = from; i < from + n; i++)
+                if (fibre[i].state != DONE)
+                        fibre[i].state = READY;
+}
+static void run_block(bool backward, void (*gate)(bool open))
+{
+        for (u8 *p = SHARED_FIRST; p < SHARED_END; p++)
+                *p = 0xff;
+        for (int i = 0; i < THREADS; i++)
+                start(i);
+        gate(false);
+        for (bool moved = true; moved && !error;) {
+                moved = false;
+                for (int k = 0; k < THREADS; k++) {
+                        int i = backward ? THREADS - 1 - k : k;
+                        if (fibre[i].state != READY)
+                                continue;
+                        moved = true;
+                        now = i;
+                        KERNEL_SWITCH(&home, fibre[i].sp);
+                }
+                for (int w = 0; w < THREADS; w += 32)
+                        if (all_at(w, 32, AT_WARP, false)) {
+                                release(w, 32);
+                                moved = true;
+                        }
+                if (all_at(0, THREADS, AT_BARRIER, true)) {
+                        release(0, THREADS);
+                        moved = true;
+                } else if (all_at(0, THREADS, AT_WAIT, false)) {
+                        gate(true);
+                        release(0, THREADS);
+                        moved = true;
+                }
+        }
+        gate(true);
+        for (int i = 0; i < THREADS; i++)
+                check(fibre[i].state == DONE, fibre[i].state == AT_WARP ? "a shuffle lacks threads of its warp" : "a barrier lacks threads of its block");
+}
+}
+
+// NULL, or what went wrong. stacks: THREADS * 128 KB; backward: threads and blocks in the opposite order.
+extern "C" __attribute__((visibility("default"))) const char *KERNEL_RUN(
+        void *const *arg, const void *dim, const u32 *grid, bool backward, void *stacks, void (*gate)(bool open))
+{
+        for (Size i = 0; i < sizeof host::args.arg / sizeof *arg; i++)
+                host::args.arg[i] = arg[i];
+        host::args.dim = (const KernelDim *)dim;
+        host::stacks = (u8 *)stacks;
+        host::error = 0;
+        u64 n = (u64)grid[0] * grid[1] * grid[2];
+        for (u64 b = 0; b < n && !host::error; b++) {
+                u64 i = backward ? n - 1 - b : b;
+                host::block[0] = (u32)(i % grid[0]);
+                host::block[1] = (u32)(i / grid[0] % grid[1]);
+                host::block[2] = (u32)(i / grid[0] / grid[1]);
+                host::run_block(backward, gate);
+        }
+        return host::error;
+}

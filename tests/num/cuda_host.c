@@ -1,0 +1,471 @@
+/* The CUDA templates, run on the CPU (tests/lib/oncuda.h): every launch of random graphs and of graphs with every weight type,
+ * given the interpreter's values, gives the interpreter's results; the same bits in whatever order threads and blocks run, and
+ * where a result takes an operand's place. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include "ir/eval.h"
+#include "ir/quant.h"
+#include "passes/passes.h"
+#include "runtime/pack.h"
+#include "tests/lib/oncuda.h"
+#include "tests/lib/randgraph.h"
+#include <cmocka.h>
+
+enum { N_SEQ = 2, N_CTX = 800, WIDE = 11, MAX_KEYS = 1024 };
+#define DECODE(q)  "fold, dce, experts, qmatmul" q ", fuse dup_norm fuse_kv route_max=1000000, layout split, order, buffers"
+#define PREFILL(q) "fold, dce, experts grouped, qmatmul" q ", fuse quantize, layout split, order, buffers"
+
+typedef struct Trial {
+        const char *name;
+        Graph *g; /* passes done */
+        u32 max_tok, steps;
+        u32 quick; /* steps of which only attend is run, and once, to fill the cache */
+        bool full;
+        Sel *sel; /* [n_node] */
+        u32 *key;
+        EvalKv *kv;
+        i32 len[N_SEQ];
+        RandStep step;
+        Mem *weight;    /* [n_weight] as the kernels read it; made when first used */
+        Mem (*plane)[2]; /* [n_state] keys, values */
+} Trial;
+
+static Arena *arena;
+static Key *keys[MAX_KEYS];
+static u32 n_keys, n_run;
+static Fibred *fn[MAX_KEYS];
+static double worst[N_OP];
+
+/* ---- selecting ---- */
+
+static u32 key_index(Key *k)
+{
+        for (u32 i = 0; i < n_keys; i++)
+                if (!strcmp(keys[i]->text, k->text))
+                        return i;
+        assert_true(n_keys < MAX_KEYS);
+        keys[n_keys] = k;
+        return n_keys++;
+}
+
+static Trial trial(const char *name, const Graph *g, const char *words, u32 max_tok, u32 steps)
+{
+        PassOpt opt = {0};
+        Trial t = {.name = name, .g = graph_clone(g, arena, name), .max_tok = max_tok, .steps = steps};
+        t.g->max[DIM_n_tok] = t.g->max[DIM_n_out] = max_tok;
+        t.g->max[DIM_n_seq] = N_SEQ;
+        t.g->max[DIM_n_ctx] = N_CTX;
+        run_passes(t.g, words, &opt, NULL, NULL);
+        t.sel = NEWN(arena, Sel, t.g->n_node);
+        t.key = NEWN(arena, u32, t.g->n_node);
+        t.weight = NEWN(arena, Mem, t.g->n_weight);
+        t.plane = (Mem(*)[2])arena_array(arena, t.g->n_state + 1, sizeof *t.plane);
+        for (u32 i = 0; i < t.g->n_node; i++)
+                if (select_node(arena, t.g, i, TARGET_cuda, NULL, &t.sel[i]))
+                        t.key[i] = key_index(t.sel[i].key);
+        return t;
+}
+
+/* ---- the interpreter's values as the kernels have them ---- */
+
+static Mem put_q8(const Tensor *x)
+{
+        u64 n = tensor_len(x);
+        Mem m = mem_new(n + n / 16 * 8, MEM_IN);
+        float *d = (float *)(void *)(m.p + n), *s = d + n / 16;
+        q8_quantize(x->data, (i8 *)m.p, d, n);
+        for (u64 i = 0; i < n / 16; i++) {
+                i32 sum = 0;
+                for (u64 k = 0; k < 16; k++)
+                        sum += ((i8 *)m.p)[16 * i + k];
+                s[i] = d[i] * (float)sum;
+        }
+        return m;
+}
+
+static Mem put_plain(const void *data, u64 bytes, Access access)
+{
+        Mem m = mem_new(bytes, access);
+        memcpy(m.p, data, bytes);
+        return m;
+}
+
+/* The pairs of a route grouped by expert: offsets, then pairs. */
+static Mem put_order(const Tensor *route, u64 experts)
+{
+        u64 n = tensor_len(route), at = 0;
+        const Pick *pick = route->data;
+        Mem m = mem_new((experts + 1 + n) * 4, MEM_IN);
+        u32 *off = (u32 *)(void *)m.p;
+        for (u64 e = 0; e <= experts; e++) {
+                off[e] = (u32)at;
+                for (u64 i = 0; i < n; i++)
+                        if (pick[i].id == (i32)e)
+                                off[experts + 1 + at++] = (u32)i;
+        }
+        return m;
+}
+
+static Mem *weight_mem(Trial *t, u32 i)
+{
+        const Weight *w = &t->g->weight[i];
+        u64 cols = w->dim[w->rank - 1], rows = 1, bytes;
+        if (t->weight[i].p)
+                return &t->weight[i];
+        for (u32 k = 0; k + 1 < w->rank; k++)
+                rows *= w->dim[k];
+        if (w->layout == LAYOUT_split) {
+                t->weight[i] = mem_new(rows * pack_split_bytes(w->type, cols), MEM_WEIGHT);
+                pack_split(w->type, w->data, t->weight[i].p, rows, cols);
+        } else {
+                assert_true(wtype_bytes(w->type, rows * cols, &bytes));
+                t->weight[i] = put_plain(w->data, bytes, MEM_WEIGHT);
+        }
+        return &t->weight[i];
+}
+
+static Mem *plane_mem(Trial *t, u32 i, bool values)
+{
+        const State *s = &t->g->state[i];
+        u64 width = (u64)(values ? s->dv : s->dk), size = dtype_info[values ? s->vtype : s->ktype].bytes;
+        if (!t->plane[i][values].p)
+                t->plane[i][values] = mem_new(N_SEQ * (u64)s->heads * N_CTX * width * size, MEM_OUT);
+        return &t->plane[i][values];
+}
+
+static Mem put_input(const Trial *t, u32 i)
+{
+        const i32 *from[] = {t->step.ids, t->step.pos, t->step.seq, t->step.out};
+        return put_plain(from[i], 4 * (i == IN_out ? t->step.n_out : t->step.n_tok), MEM_IN);
+}
+
+static const Tensor *operand(const EvalSeen *s, Slot slot)
+{
+        const Node *n = &s->g->node[s->node];
+        for (u32 i = 0; i < n->nin; i++)
+                if (n->in[i].slot == slot)
+                        return &s->in[i];
+        return NULL;
+}
+
+static Mem put_value(const EvalSeen *s, Ref r)
+{
+        const Node *n = &s->g->node[s->node];
+        for (u32 i = 0; i < s->n_in; i++) {
+                const Tensor *x = &s->in[i];
+                if (n->in[i].ref != r)
+                        continue;
+                if (x->dt == D_q8)
+                        return put_q8(x);
+                if (x->dt == D_order) {
+                        Slot w = n->op == OP_experts_up ? S_gate : S_down;
+                        return put_order(operand(s, S_route), (u64)ref_type(s->g, in_get(n, w)).dim[0].n);
+                }
+                return put_plain(x->data, tensor_len(x) * (x->dt == D_route ? 8 : 4), MEM_IN);
+        }
+        die("no such operand");
+}
+
+static u64 result_bytes(const EvalSeen *s, u32 i)
+{
+        const Tensor *x = &s->out[i];
+        u64 n = tensor_len(x);
+        if (x->dt == D_order)
+                return 4 * (n + (u64)attr_i(&s->g->node[s->node], A_experts) + 1);
+        return x->dt == D_q8 ? n + n / 16 * 8 : n * (x->dt == D_route ? 8 : 4);
+}
+
+/* ---- comparing ---- */
+
+static void wrong(const Trial *t, const EvalSeen *s, const char *what)
+{
+        Buf b = {0};
+        print_node(s->g, s->node, &b);
+        buf_char(&b, 0);
+        fail_msg("%s: %s\n%s\n%s", t->name, what, b.p, t->sel[s->node].key->text);
+}
+
+/* By the largest: what is near 0 by cancelling has the others' rounding. */
+static void same_values(const Trial *t, const EvalSeen *s, const float *got, const float *want, u64 n)
+{
+        Op op = s->g->node[s->node].op;
+        double most = 0, off = 0, limit = op == OP_attend ? 1e-4 : op == OP_embed || op == OP_rows || op == OP_slice || op == OP_concat ? 1e-7 : 5e-6;
+        u64 at = 0;
+        for (u64 i = 0; i < n; i++) {
+                double d = fabs((double)got[i] - (double)want[i]);
+                most = fmax(most, fabs((double)want[i]));
+                if (!(d <= off))
+                        off = isnan(d) ? INFINITY : d, at = i;
+        }
+        worst[op] = fmax(worst[op], off / fmax(most, 1e-30));
+        if (!(off <= limit * most))
+                wrong(t, s, arena_fmt(arena, "value %llu of %llu is %g, not %g; the largest is %g", (unsigned long long)at,
+                        (unsigned long long)n, (double)got[at], (double)want[at], most));
+}
+
+/* Codes may be one off where what was rounded differed in its last bit. */
+static void same_q8(const Trial *t, const EvalSeen *s, const u8 *p, const float *want, u64 n)
+{
+        const float *d = (const float *)(const void *)(p + n), *sum = d + n / 16;
+        u64 off = 0;
+        for (u64 i = 0; i < n; i++) {
+                float got = (float)((const i8 *)p)[i] * d[i / 16];
+                off += !(fabsf(got - want[i]) <= 2e-5f * 127 * d[i / 16]);
+                if (!(fabsf(got - want[i]) <= 1.01f * d[i / 16]))
+                        wrong(t, s, arena_fmt(arena, "value %llu is %g, not %g", (unsigned long long)i, (double)got, (double)want[i]));
+        }
+        if (off > n / 100 || (off && s->g->node[s->node].op == OP_quantize))
+                wrong(t, s, arena_fmt(arena, "%llu of %llu codes differ", (unsigned long long)off, (unsigned long long)n));
+        for (u64 i = 0; i < n / 16; i++) {
+                i32 codes = 0;
+                for (u64 k = 0; k < 16; k++)
+                        codes += ((const i8 *)p)[16 * i + k];
+                if (sum[i] != d[i] * (float)codes)
+                        wrong(t, s, "a sum is not that of its codes");
+        }
+}
+
+static void same_route(const Trial *t, const EvalSeen *s, const Pick *got, const Pick *want, u64 n)
+{
+        for (u64 i = 0; i < n; i++)
+                if (got[i].id != want[i].id || !(fabsf(got[i].w - want[i].w) <= 2e-5f * fabsf(want[i].w) + 1e-7f))
+                        wrong(t, s, arena_fmt(arena, "choice %llu is %d by %g, not %d by %g", (unsigned long long)i, got[i].id, (double)got[i].w,
+                                want[i].id, (double)want[i].w));
+}
+
+static void compare(const Trial *t, const EvalSeen *s, u32 i, const Mem *m)
+{
+        const Tensor *x = &s->out[i];
+        u64 n = tensor_len(x);
+        if (x->dt == D_f32)
+                same_values(t, s, (const float *)(const void *)m->p, x->data, n);
+        else if (x->dt == D_q8)
+                same_q8(t, s, m->p, x->data, n);
+        else if (x->dt == D_route)
+                same_route(t, s, (const Pick *)(const void *)m->p, x->data, n);
+        else if (x->dt == D_order) {
+                Mem o = put_order(operand(s, S_route), (u64)attr_i(&s->g->node[s->node], A_experts));
+                if (memcmp(o.p, m->p, o.bytes) != 0)
+                        wrong(t, s, "another order");
+                mem_free(&o);
+        }
+}
+
+/* ---- a launch ---- */
+
+/* The operand whose place the first result may have, as an argument; -1: none. */
+static int shared_place(const EvalSeen *s, const Sel *sel)
+{
+        const Node *n = &s->g->node[s->node];
+        for (u32 i = 0; i < n->nin; i++)
+                for (u32 k = n->nout; in_place(s->g, s->node, i) && k < sel->n_arg; k++)
+                        if (sel->arg[k].kind == PLAN_BUF && sel->arg[k].ref == n->in[i].ref)
+                                return (int)k;
+        return -1;
+}
+
+static bool is_result(const EvalSeen *s, const struct SelArg *a, u32 *i)
+{
+        const Node *n = &s->g->node[s->node];
+        *i = ref_idx(a->ref) - n->out;
+        return a->kind == PLAN_BUF && ref_idx(a->ref) >= n->out && *i < n->nout;
+}
+
+static void launch(Trial *t, const EvalSeen *s, bool again)
+{
+        const Sel *sel = &t->sel[s->node];
+        KernelDim dim = {t->step.n_tok, t->step.n_out, N_SEQ, N_CTX};
+        Mem own[MAX_ARG] = {0}, *arg[MAX_ARG] = {0};
+        u32 r;
+        for (u32 i = 0; i < sel->n_arg; i++) {
+                const struct SelArg *a = &sel->arg[i];
+                arg[i] = &own[i];
+                if (a->kind == PLAN_W)
+                        arg[i] = weight_mem(t, ref_idx(a->ref));
+                else if (a->kind == PLAN_K || a->kind == PLAN_V)
+                        arg[i] = plane_mem(t, ref_idx(a->ref), a->kind == PLAN_V);
+                else if (a->kind == PLAN_INPUT)
+                        own[i] = put_input(t, ref_idx(a->ref));
+                else if (is_result(s, a, &r))
+                        own[i] = mem_new(result_bytes(s, r), MEM_OUT);
+                else
+                        own[i] = put_value(s, a->ref);
+        }
+        int place = again ? shared_place(s, sel) : -1;
+        if (place >= 0) {
+                arg[0] = arg[place];
+                arg[0]->access = MEM_OUT;
+        }
+        const char *what = oncuda_run(fn[t->key[s->node]], sel, arg, &dim, again);
+        if (what)
+                wrong(t, s, what);
+        for (u32 i = 0; i < sel->n_arg; i++)
+                if (is_result(s, &sel->arg[i], &r))
+                        compare(t, s, r, arg[i]);
+        static Mem before[MAX_ARG]; /* the first run's results */
+        for (u32 i = 0; i < sel->n_arg; i++) {
+                bool result = is_result(s, &sel->arg[i], &r);
+                if (result && again && memcmp(before[i].p, arg[i]->p, before[i].bytes) != 0)
+                        wrong(t, s, "other bits in another order");
+                if (again)
+                        mem_free(&before[i]);
+                if (result && !again && t->full)
+                        before[i] = own[i];
+                else
+                        mem_free(&own[i]);
+        }
+        n_run++;
+}
+
+static void seen(void *user, const EvalSeen *s)
+{
+        Trial *t = user;
+        if (!t->sel[s->node].key || !(t->full || s->g->node[s->node].op == OP_attend))
+                return;
+        launch(t, s, false);
+        if (t->full)
+                launch(t, s, true);
+}
+
+static void run(Trial *t, u64 seed)
+{
+        Rand r = {seed};
+        t->kv = eval_kv_new(N_SEQ, N_CTX);
+        for (u32 i = 0; i < t->steps; i++) {
+                Arena *a = arena_new();
+                u32 n = t->max_tok == 1 ? 1 : i == 0 ? t->max_tok : 1 + rand_below(&r, t->max_tok);
+                t->step = rand_step(a, &r, t->g, n, N_SEQ, t->len);
+                t->full = i >= t->quick;
+                EvalIn in = {t->step.n_tok, t->step.n_out, t->step.ids, t->step.pos, t->step.seq, t->step.out};
+                EvalOpt opt = {.hook = seen, .user = t};
+                eval(t->g, t->kv, &in, &opt, a, NEWN(a, Tensor, t->g->n_ret));
+                arena_free(a);
+        }
+        eval_kv_free(t->kv);
+        for (u32 i = 0; i < t->g->n_weight; i++)
+                mem_free(&t->weight[i]);
+        for (u32 i = 0; i < t->g->n_state; i++)
+                mem_free(&t->plane[i][0]), mem_free(&t->plane[i][1]);
+}
+
+/* ---- what is tried ---- */
+
+enum { MAX_TRIAL = 64 };
+static Trial trials[MAX_TRIAL];
+static u32 n_trials;
+
+static void bind(Graph *g, u64 seed)
+{
+        Rand r = {seed};
+        for (u32 i = 0; i < g->n_weight; i++) {
+                u64 n = 1;
+                for (u32 k = 0; k < g->weight[i].rank; k++)
+                        n *= g->weight[i].dim[k];
+                g->weight[i].data = rand_weight(arena, &r, g->weight[i].type, n);
+        }
+}
+
+/* Weights of every type, or every type that is QUANT: a matmul of all, experts of each `every`-th, and, with all, a table of each. */
+static Graph *all_types(bool quant, u32 every)
+{
+        Buf b = {0};
+        buf_fmt(&b, "graph types {\n$e =F32[512,512]\n$n =F32[512]\n$z =F32[6,512]\n");
+        u32 n = 0, type[N_WTYPE];
+        for (u32 t = 0; t < N_WTYPE; t++)
+                if (wtype_info[t].quant || !quant)
+                        type[n++] = t;
+        for (u32 i = 0; i < n; i++) {
+                const char *name = wtype_info[type[i]].name, *other = wtype_info[type[(i + 1) % n]].name;
+                buf_fmt(&b, "$w%u =%s[19,512]\n$g%u =%s[6,256,512]\n$u%u =%s[6,256,512]\n$d%u =%s[6,512,256]\n$t%u =%s[512,512]\n", i, name, i,
+                        name, i, other, i, name, i, name);
+        }
+        buf_fmt(&b, "%%0 =f32[n_tok,512] embed w $e, ids @ids\n%%1 =f32[n_tok,6] matmul x %%0, w $z, norm $n, eps 0x1p-20\n");
+        buf_fmt(&b, "%%2 =route[n_tok,3] route x %%1, k 3, renorm 1\n");
+        u32 v = 3;
+        for (u32 i = 0; i < n; i++)
+                buf_fmt(&b, "%%%u =f32[n_tok,19]%s", v++, i + 1 < n ? ", " : " matmul x %0");
+        for (u32 i = 0; i < n; i++)
+                buf_fmt(&b, ", w $w%u", i);
+        buf_fmt(&b, ", norm $n, eps 0x1p-20\n");
+        u32 x = 0, end = v;
+        for (u32 i = 0; i < n; i += every, x = v++)
+                buf_fmt(&b, "%%%u =f32[n_tok,512] experts x %%%u, route %%2, gate $g%u, up $u%u, down $d%u, norm $n, res %%%u, eps 0x1p-20\n", v, x,
+                        i, i, i, x);
+        for (u32 i = 0; i < n && !quant; i++, x = v++) {
+                buf_fmt(&b, "%%%u =f32[n_tok,512] embed w $t%u, ids @ids\n", v++, i);
+                buf_fmt(&b, "%%%u =f32[n_tok,512] add a %%%u, b %%%u\n", v, x, v - 1);
+        }
+        buf_fmt(&b, "%%%u =f32[n_out,512] rows x %%%u, out @out\nreturn %%%u", v, x, v);
+        for (u32 i = 3; i < end; i++)
+                buf_fmt(&b, ", %%%u", i);
+        buf_fmt(&b, "\n}\n");
+        Graph *g = parse(arena, b.p, b.len, "types");
+        buf_free(&b);
+        bind(g, 7);
+        return g;
+}
+
+/* A past long enough to be split. */
+static Graph *long_past(void)
+{
+        static const char text[] =
+                "graph past {\n$e =F32[288,96]\n$q =F32[288,96]\n$k =F32[96,96]\n$v =F32[96,96]\nstate &kv =kv[2,48,48] f16 f16\n"
+                "%0 =f32[n_tok,96] embed w $e, ids @ids\n%1 =f32[n_tok,288] matmul x %0, w $q\n%2 =f32[n_tok,96] matmul x %0, w $k\n"
+                "%3 =f32[n_tok,96] matmul x %0, w $v\n"
+                "%4 =f32[n_tok,288], %5 =kv[2,48,48] attend q %1, kv &kv, pos @pos, seq @seq, k %2, v %3, heads 6, rstyle norm, rdim 48, scale 0x1p-2\n"
+                "%6 =f32[n_out,288] rows x %4, out @out\nreturn %6, %5\n}\n";
+        Graph *g = parse(arena, text, sizeof text - 1, "past");
+        bind(g, 8);
+        return g;
+}
+
+static void add(const char *name, const Graph *g, const char *words, u32 max_tok, u32 steps)
+{
+        assert_true(n_trials < MAX_TRIAL);
+        trials[n_trials++] = trial(name, g, words, max_tok, steps);
+}
+
+static void make_trials(void)
+{
+        enum { SEEDS = 4 };
+        static const char *const words[] = {DECODE(" act=q8"), PREFILL(" act=q8"), DECODE(""), PREFILL("")};
+        add("types, one token, q8", all_types(true, 1), words[0], 1, 2);
+        add("types, many tokens, q8", all_types(true, 5), words[1], WIDE, 1);
+        add("types, one token, f32", all_types(false, 6), words[2], 1, 2);
+        add("types, many tokens, f32", all_types(false, 7), words[3], WIDE, 1);
+        add("long past", long_past(), words[0], 1, 600);
+        trials[n_trials - 1].quick = 590;
+        for (u64 i = 0; i < SEEDS; i++)
+                add(arena_fmt(arena, "seed %llu", (unsigned long long)i), rand_graph(arena, i, false), words[i % 4], i % 2 ? WIDE : 1, i % 2 ? 2 : 5);
+}
+
+static void test_all(void **state)
+{
+        (void)state;
+        arena = arena_new();
+        make_trials();
+        OnCuda *o = oncuda_new(arena, keys, n_keys, fn);
+        if (!o) {
+                print_message("no C++ compiler\n");
+                skip();
+        }
+        for (u32 i = 0; i < n_trials; i++)
+                run(&trials[i], i);
+        print_message("%u kernels, %u launches\n", n_keys, n_run);
+        for (u32 i = 0; i < N_OP; i++)
+                if (worst[i] > 0)
+                        print_message("  %-14s off by %.1e of the largest at most\n", op_info((Op)i)->name, worst[i]);
+        oncuda_free(o);
+        arena_free(arena);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {cmocka_unit_test(test_all)};
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
