@@ -1,4 +1,4 @@
-// headmul: each head's own product: x f32 [T, HEADS * K], w split [HEADS, N, K], out f32 [T, HEADS * N].
+// headmul: each head's own product: x f32 or q8 [T, HEADS * K], w split [HEADS, N, K], out f32 [T, HEADS * N].
 // A block: RPB rows of one head, NT tokens. 256 threads. Grid: ceil(N / RPB), HEADS, ceil(T / NT).
 //
 //      H100, GB/s: ?
@@ -30,7 +30,8 @@ moe_kernel
                                 barrier();
                                 for (int t = 0; t < NT; t++)
                                         if (t0 + t < T)
-                                                fill<K, PAD, 1>(acts, t, (const float *)moe_arg(«x») + ((u64)(t0 + t) * HEADS + BY) * K, from, 0, 0);
+                                                moe_if(moe_made, 1, «fill<K, PAD, 1>(acts, t, (const float *)moe_arg(«x») + ((u64)(t0 + t) * HEADS + BY) * K, from, 0, 0)»,
+                                                        «copy<K>(acts, t, moe_arg(«x»), T * HEADS, (t0 + t) * HEADS + BY, from)»);
                                         else
                                                 clear(acts, t);
                                 barrier();
