@@ -70,7 +70,9 @@ static void gate(bool open)
         protect(&dim_mem, open ? PROT_READ : PROT_NONE);
         for (u32 i = 0; i < n_args; i++)
                 if (args[i] && args[i]->access != MEM_WEIGHT)
-                        protect(args[i], !open ? PROT_NONE : args[i]->access == MEM_OUT ? PROT_READ | PROT_WRITE : PROT_READ);
+                        protect(args[i], !open                        ? PROT_NONE
+                                         : args[i]->access == MEM_OUT ? PROT_READ | PROT_WRITE
+                                                                      : PROT_READ);
 }
 
 static void on_fault(int sig, siginfo_t *info, void *context)
@@ -86,31 +88,38 @@ static const char *where(void)
         static char text[128];
         snprintf(text, sizeof text, "touches %p, no argument's", touched_at);
         for (u32 i = 0; i < n_args; i++)
-                if (args[i] && (const u8 *)touched_at >= args[i]->page && (const u8 *)touched_at < args[i]->page + args[i]->mapped)
-                        snprintf(text, sizeof text, "touches argument %u at byte %lld of %llu: out of it, before pdl_wait, or read-only", i,
-                                (long long)((const u8 *)touched_at - args[i]->p), (unsigned long long)args[i]->bytes);
+                if (args[i] && (const u8 *)touched_at >= args[i]->page &&
+                        (const u8 *)touched_at < args[i]->page + args[i]->mapped)
+                        snprintf(text, sizeof text,
+                                "touches argument %u at byte %lld of %llu: out of it, before pdl_wait, or "
+                                "read-only",
+                                i, (long long)((const u8 *)touched_at - args[i]->p),
+                                (unsigned long long)args[i]->bytes);
         return text;
 }
 
 const char *oncuda_run(Fibred *fn, const Sel *s, Mem *const arg[], const KernelDim *dim, bool backward)
 {
         static u8 alt[65536];
-        struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK}, old_segv, old_bus;
+        struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK}, old_segv,
+                         old_bus;
         stack_t stack = {.ss_sp = alt, .ss_size = sizeof alt};
         u32 grid[3], size[N_PLAN_DIM];
         void *p[MAX_ARG];
         const char *volatile wrong = NULL;
         if (!stacks) {
-                stacks = mmap(NULL, STACKS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                stacks = mmap(NULL, STACKS, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
                 dim_mem = mem_new(sizeof *dim, MEM_IN);
         }
         assert_true(stacks != MAP_FAILED);
         protect(&dim_mem, PROT_READ | PROT_WRITE);
         memcpy(dim_mem.p, dim, sizeof *dim);
-        size[PLAN_one] = 1, size[PLAN_n_tok] = dim->n_tok, size[PLAN_n_out] = dim->n_out, size[PLAN_n_seq] = dim->n_seq,
-        size[PLAN_n_ctx] = dim->n_ctx;
+        size[PLAN_one] = 1, size[PLAN_n_tok] = dim->n_tok, size[PLAN_n_out] = dim->n_out,
+        size[PLAN_n_seq] = dim->n_seq, size[PLAN_n_ctx] = dim->n_ctx;
         for (u32 i = 0; i < 3; i++) /* one more, as where a step is smaller than its phase */
-                grid[i] = (u32)(((u64)s->mul[i] * size[s->dim[i]] + s->div[i] - 1) / s->div[i]) + (s->dim[i] != PLAN_one);
+                grid[i] = (u32)(((u64)s->mul[i] * size[s->dim[i]] + s->div[i] - 1) / s->div[i]) +
+                          (s->dim[i] != PLAN_one);
         for (u32 i = 0; i < s->n_arg; i++) {
                 p[i] = arg[i] ? arg[i]->p : NULL;
                 if (arg[i])
@@ -157,14 +166,15 @@ static moec_status compile(Jobs *j, u32 i, moec_error *e)
 {
         char o[256];
         snprintf(o, sizeof o, "%s.o", j->unit[i].key->name);
-        const char *argv[] = {"c++", "-std=c++17", "-O1", "-march=native", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC",
-                "-fvisibility=hidden", "-w", "-c", j->unit[i].file, "-o", o, NULL};
+        const char *argv[] = {"c++", "-std=c++17", "-O1", "-march=native", "-ffp-contract=off",
+                "-fno-strict-aliasing", "-fPIC", "-fvisibility=hidden", "-w", "-c", j->unit[i].file, "-o", o,
+                NULL};
         Buf out = {0}, errors = {0};
         int code = 0;
         moec_status st = child_run(argv, j->work, NULL, 0, &out, &errors, &code, e);
         if (st == MOEC_OK && code != 0)
-                st = (fail)(e, MOEC_TOOLCHAIN, "c++ failed (status %d) on kernel %s: %.600s", code, j->unit[i].key->text,
-                        errors.p ? errors.p : "");
+                st = (fail)(e, MOEC_TOOLCHAIN, "c++ failed (status %d) on kernel %s: %.600s", code,
+                        j->unit[i].key->text, errors.p ? errors.p : "");
         buf_free(&out);
         buf_free(&errors);
         return st;
@@ -194,9 +204,13 @@ static void put_device(OnCuda *o)
         FILE *f = fopen(path, "w");
         assert_non_null(f);
         assert_non_null(getcwd(cwd, sizeof cwd));
-        fprintf(f, "#define KERNEL MOE_NAME\n#define KERNEL_RUN MOE_NAME«»_run\n#define KERNEL_SWITCH MOE_NAME«»_switch\n"
-                   "#define SHARED_SECTION \"MOE_NAME«»_shared\"\n#define SHARED_FIRST __start_«»MOE_NAME«»_shared\n"
-                   "#define SHARED_END __stop_«»MOE_NAME«»_shared\n#include \"%s/tests/lib/cuda_host.h\"\n", cwd);
+        fprintf(f,
+                "#define KERNEL MOE_NAME\n#define KERNEL_RUN MOE_NAME«»_run\n#define KERNEL_SWITCH "
+                "MOE_NAME«»_switch\n"
+                "#define SHARED_SECTION \"MOE_NAME«»_shared\"\n#define SHARED_FIRST "
+                "__start_«»MOE_NAME«»_shared\n"
+                "#define SHARED_END __stop_«»MOE_NAME«»_shared\n#include \"%s/tests/lib/cuda_host.hpp\"\n",
+                cwd);
         fclose(f);
 }
 
@@ -210,10 +224,18 @@ OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn)
         put_device(o);
         strcpy(o->work, "/tmp/moec-k.XXXXXX");
         assert_non_null(mkdtemp(o->work));
-        BuildOpt opt = {.templates = o->overrides, .keep = o->work, .threads = (int)sysconf(_SC_NPROCESSORS_ONLN)};
-        Jobs j = {.opt = &opt, .suffix = ".cu.m4", .unit = NEWN(a, Unit, n), .n = n, .build = compile, .finish = link_all, .self = o};
+        BuildOpt opt = {
+                .templates = o->overrides, .keep = o->work, .threads = (int)sysconf(_SC_NPROCESSORS_ONLN)};
+        Jobs j = {.opt = &opt,
+                .suffix = ".cu.m4",
+                .unit = NEWN(a, Unit, n),
+                .n = n,
+                .build = compile,
+                .finish = link_all,
+                .self = o};
         for (u32 i = 0; i < n; i++)
-                j.unit[i] = (Unit){.key = key[i], .search = search, .file = arena_fmt(a, "%s.cpp", key[i]->name)};
+                j.unit[i] =
+                        (Unit){.key = key[i], .search = search, .file = arena_fmt(a, "%s.cpp", key[i]->name)};
         Trap t;
         if (TRAP(&t) == 0)
                 jobs_run(a, &j, source), trap_pop(&t);

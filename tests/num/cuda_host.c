@@ -1,6 +1,6 @@
-/* The CUDA templates, run on the CPU (tests/lib/oncuda.h): every launch of random graphs and of graphs with every weight type,
- * given the interpreter's values, gives the interpreter's results; the same bits in whatever order threads and blocks run, and
- * where a result takes an operand's place. */
+/* The CUDA templates, run on the CPU (tests/lib/oncuda.h): every launch of random graphs and of graphs with
+ * every weight type, given the interpreter's values, gives the interpreter's results; the same bits in
+ * whatever order threads and blocks run, and where a result takes an operand's place. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +17,9 @@
 #include <cmocka.h>
 
 enum { N_SEQ = 2, N_CTX = 800, WIDE = 11, MAX_KEYS = 1024 };
-#define DECODE(q)  "fold, dce, experts, qmatmul" q ", fuse dup_norm fuse_kv route_max=1000000, layout split, order, buffers"
+#define DECODE(q)                                                                                            \
+        "fold, dce, experts, qmatmul" q                                                                      \
+        ", fuse dup_norm fuse_kv route_max=1000000, layout split, order, buffers"
 #define PREFILL(q) "fold, dce, experts grouped, qmatmul" q ", fuse quantize, layout split, order, buffers"
 
 typedef struct Trial {
@@ -31,7 +33,7 @@ typedef struct Trial {
         EvalKv *kv;
         i32 len[N_SEQ];
         RandStep step;
-        Mem *weight;    /* [n_weight] as the kernels read it; made when first used */
+        Mem *weight;     /* [n_weight] as the kernels read it; made when first used */
         Mem (*plane)[2]; /* [n_state] keys, values */
 } Trial;
 
@@ -194,7 +196,10 @@ static void wrong(const Trial *t, const EvalSeen *s, const char *what)
 static void same_values(const Trial *t, const EvalSeen *s, const float *got, const float *want, u64 n)
 {
         Op op = s->g->node[s->node].op;
-        double most = 0, off = 0, limit = op == OP_attend ? 1e-4 : op == OP_embed || op == OP_rows || op == OP_slice || op == OP_concat ? 1e-7 : 5e-6;
+        double most = 0, off = 0,
+               limit = op == OP_attend                                                        ? 1e-4
+                       : op == OP_embed || op == OP_rows || op == OP_slice || op == OP_concat ? 1e-7
+                                                                                              : 5e-6;
         u64 at = 0;
         for (u64 i = 0; i < n; i++) {
                 double d = fabs((double)got[i] - (double)want[i]);
@@ -204,8 +209,10 @@ static void same_values(const Trial *t, const EvalSeen *s, const float *got, con
         }
         worst[op] = fmax(worst[op], off / fmax(most, 1e-30));
         if (!(off <= limit * most))
-                wrong(t, s, arena_fmt(arena, "value %llu of %llu is %g, not %g; the largest is %g", (unsigned long long)at,
-                        (unsigned long long)n, (double)got[at], (double)want[at], most));
+                wrong(t, s,
+                        arena_fmt(arena, "value %llu of %llu is %g, not %g; the largest is %g",
+                                (unsigned long long)at, (unsigned long long)n, (double)got[at],
+                                (double)want[at], most));
 }
 
 /* Codes may be one off where what was rounded differed in its last bit. */
@@ -217,10 +224,14 @@ static void same_q8(const Trial *t, const EvalSeen *s, const u8 *p, const float 
                 float got = (float)((const i8 *)p)[i] * d[i / 16];
                 off += !(fabsf(got - want[i]) <= 2e-5f * 127 * d[i / 16]);
                 if (!(fabsf(got - want[i]) <= 1.01f * d[i / 16]))
-                        wrong(t, s, arena_fmt(arena, "value %llu is %g, not %g", (unsigned long long)i, (double)got, (double)want[i]));
+                        wrong(t, s,
+                                arena_fmt(arena, "value %llu is %g, not %g", (unsigned long long)i,
+                                        (double)got, (double)want[i]));
         }
         if (off > n / 100 || (off && s->g->node[s->node].op == OP_quantize))
-                wrong(t, s, arena_fmt(arena, "%llu of %llu codes differ", (unsigned long long)off, (unsigned long long)n));
+                wrong(t, s,
+                        arena_fmt(arena, "%llu of %llu codes differ", (unsigned long long)off,
+                                (unsigned long long)n));
         for (u64 i = 0; i < n / 16; i++) {
                 i32 codes = 0;
                 for (u64 k = 0; k < 16; k++)
@@ -233,9 +244,12 @@ static void same_q8(const Trial *t, const EvalSeen *s, const u8 *p, const float 
 static void same_route(const Trial *t, const EvalSeen *s, const Pick *got, const Pick *want, u64 n)
 {
         for (u64 i = 0; i < n; i++)
-                if (got[i].id != want[i].id || !(fabsf(got[i].w - want[i].w) <= 2e-5f * fabsf(want[i].w) + 1e-7f))
-                        wrong(t, s, arena_fmt(arena, "choice %llu is %d by %g, not %d by %g", (unsigned long long)i, got[i].id, (double)got[i].w,
-                                want[i].id, (double)want[i].w));
+                if (got[i].id != want[i].id ||
+                        !(fabsf(got[i].w - want[i].w) <= 2e-5f * fabsf(want[i].w) + 1e-7f))
+                        wrong(t, s,
+                                arena_fmt(arena, "choice %llu is %d by %g, not %d by %g",
+                                        (unsigned long long)i, got[i].id, (double)got[i].w, want[i].id,
+                                        (double)want[i].w));
 }
 
 static void compare(const Trial *t, const EvalSeen *s, u32 i, const Mem *m)
@@ -341,7 +355,8 @@ static void run(Trial *t, u64 seed)
                 u32 n = t->max_tok == 1 ? 1 : i == 0 ? t->max_tok : 1 + rand_below(&r, t->max_tok);
                 t->step = rand_step(a, &r, t->g, n, N_SEQ, t->len);
                 t->full = i >= t->quick;
-                EvalIn in = {t->step.n_tok, t->step.n_out, t->step.ids, t->step.pos, t->step.seq, t->step.out};
+                EvalIn in = {
+                        t->step.n_tok, t->step.n_out, t->step.ids, t->step.pos, t->step.seq, t->step.out};
                 EvalOpt opt = {.hook = seen, .user = t};
                 eval(t->g, t->kv, &in, &opt, a, NEWN(a, Tensor, t->g->n_ret));
                 arena_free(a);
@@ -370,7 +385,8 @@ static void bind(Graph *g, u64 seed)
         }
 }
 
-/* Weights of every type, or every type that is QUANT: a matmul of all, experts of each `every`-th, and, with all, a table of each. */
+/* Weights of every type, or every type that is QUANT: a matmul of all, experts of each `every`-th, and, with
+ * all, a table of each. */
 static Graph *all_types(bool quant, u32 every)
 {
         Buf b = {0};
@@ -381,10 +397,13 @@ static Graph *all_types(bool quant, u32 every)
                         type[n++] = t;
         for (u32 i = 0; i < n; i++) {
                 const char *name = wtype_info[type[i]].name, *other = wtype_info[type[(i + 1) % n]].name;
-                buf_fmt(&b, "$w%u =%s[19,512]\n$g%u =%s[6,256,512]\n$u%u =%s[6,256,512]\n$d%u =%s[6,512,256]\n$t%u =%s[512,512]\n", i, name, i,
-                        name, i, other, i, name, i, name);
+                buf_fmt(&b,
+                        "$w%u =%s[19,512]\n$g%u =%s[6,256,512]\n$u%u =%s[6,256,512]\n$d%u "
+                        "=%s[6,512,256]\n$t%u =%s[512,512]\n",
+                        i, name, i, name, i, other, i, name, i, name);
         }
-        buf_fmt(&b, "%%0 =f32[n_tok,512] embed w $e, ids @ids\n%%1 =f32[n_tok,6] matmul x %%0, w $z, norm $n, eps 0x1p-20\n");
+        buf_fmt(&b, "%%0 =f32[n_tok,512] embed w $e, ids @ids\n%%1 =f32[n_tok,6] matmul x %%0, w $z, norm "
+                    "$n, eps 0x1p-20\n");
         buf_fmt(&b, "%%2 =route[n_tok,3] route x %%1, k 3, renorm 1\n");
         u32 v = 3;
         for (u32 i = 0; i < n; i++)
@@ -394,8 +413,10 @@ static Graph *all_types(bool quant, u32 every)
         buf_fmt(&b, ", norm $n, eps 0x1p-20\n");
         u32 x = 0, end = v;
         for (u32 i = 0; i < n; i += every, x = v++)
-                buf_fmt(&b, "%%%u =f32[n_tok,512] experts x %%%u, route %%2, gate $g%u, up $u%u, down $d%u, norm $n, res %%%u, eps 0x1p-20\n", v, x,
-                        i, i, i, x);
+                buf_fmt(&b,
+                        "%%%u =f32[n_tok,512] experts x %%%u, route %%2, gate $g%u, up $u%u, down $d%u, norm "
+                        "$n, res %%%u, eps 0x1p-20\n",
+                        v, x, i, i, i, x);
         for (u32 i = 0; i < n && !quant; i++, x = v++) {
                 buf_fmt(&b, "%%%u =f32[n_tok,512] embed w $t%u, ids @ids\n", v++, i);
                 buf_fmt(&b, "%%%u =f32[n_tok,512] add a %%%u, b %%%u\n", v, x, v - 1);
@@ -413,12 +434,14 @@ static Graph *all_types(bool quant, u32 every)
 /* A past long enough to be split. */
 static Graph *long_past(void)
 {
-        static const char text[] =
-                "graph past {\n$e =F32[288,96]\n$q =F32[288,96]\n$k =F32[96,96]\n$v =F32[96,96]\nstate &kv =kv[2,48,48] f16 f16\n"
-                "%0 =f32[n_tok,96] embed w $e, ids @ids\n%1 =f32[n_tok,288] matmul x %0, w $q\n%2 =f32[n_tok,96] matmul x %0, w $k\n"
-                "%3 =f32[n_tok,96] matmul x %0, w $v\n"
-                "%4 =f32[n_tok,288], %5 =kv[2,48,48] attend q %1, kv &kv, pos @pos, seq @seq, k %2, v %3, heads 6, rstyle norm, rdim 48, scale 0x1p-2\n"
-                "%6 =f32[n_out,288] rows x %4, out @out\nreturn %6, %5\n}\n";
+        static const char text[] = "graph past {\n$e =F32[288,96]\n$q =F32[288,96]\n$k =F32[96,96]\n$v "
+                                   "=F32[96,96]\nstate &kv =kv[2,48,48] f16 f16\n"
+                                   "%0 =f32[n_tok,96] embed w $e, ids @ids\n%1 =f32[n_tok,288] matmul x %0, "
+                                   "w $q\n%2 =f32[n_tok,96] matmul x %0, w $k\n"
+                                   "%3 =f32[n_tok,96] matmul x %0, w $v\n"
+                                   "%4 =f32[n_tok,288], %5 =kv[2,48,48] attend q %1, kv &kv, pos @pos, seq "
+                                   "@seq, k %2, v %3, heads 6, rstyle norm, rdim 48, scale 0x1p-2\n"
+                                   "%6 =f32[n_out,288] rows x %4, out @out\nreturn %6, %5\n}\n";
         Graph *g = parse(arena, text, sizeof text - 1, "past");
         bind(g, 8);
         return g;
@@ -441,7 +464,8 @@ static void make_trials(void)
         add("long past", long_past(), words[0], 1, 600);
         trials[n_trials - 1].quick = 590;
         for (u64 i = 0; i < SEEDS; i++)
-                add(arena_fmt(arena, "seed %llu", (unsigned long long)i), rand_graph(arena, i, false), words[i % 4], i % 2 ? WIDE : 1, i % 2 ? 2 : 5);
+                add(arena_fmt(arena, "seed %llu", (unsigned long long)i), rand_graph(arena, i, false),
+                        words[i % 4], i % 2 ? WIDE : 1, i % 2 ? 2 : 5);
 }
 
 static void test_all(void **state)
@@ -459,7 +483,8 @@ static void test_all(void **state)
         print_message("%u kernels, %u launches\n", n_keys, n_run);
         for (u32 i = 0; i < N_OP; i++)
                 if (worst[i] > 0)
-                        print_message("  %-14s off by %.1e of the largest at most\n", op_info((Op)i)->name, worst[i]);
+                        print_message("  %-14s off by %.1e of the largest at most\n", op_info((Op)i)->name,
+                                worst[i]);
         oncuda_free(o);
         arena_free(arena);
 }

@@ -1,19 +1,22 @@
-// The primitives of templates/cuda/device.m4 for a CPU: a kernel's threads are fibres that take turns at barriers and shuffles.
-// Stands in place of device.m4 when a template is expanded for tests; KERNEL is the kernel's name. C++, no headers.
+// The primitives of templates/cuda/device.m4 for a CPU: a kernel's threads are fibres that take turns at
+// barriers and shuffles. Stands in place of device.m4 when a template is expanded for tests; KERNEL is the
+// kernel's name. C++, no headers.
 //
-// KERNEL_run runs a whole grid, block after block. Shared memory is filled with NaN before each block. The step's memory is shut
-// (by the caller's `gate`) until every thread of a block has come to pdl_wait. Errors are returned: threads that wait for what
-// never comes, a shuffle without the whole warp, a kernel that ends without pdl_wait, loads that are not aligned.
+// KERNEL_run runs a whole grid, block after block. Shared memory is filled with NaN before each block. The
+// step's memory is shut (by the caller's `gate`) until every thread of a block has come to pdl_wait. Errors
+// are returned: threads that wait for what never comes, a shuffle without the whole warp, a kernel that ends
+// without pdl_wait, loads that are not aligned.
 #define __global__
 #define __device__ static
 #define __shared__ static __attribute__((section(SHARED_SECTION)))
 #define __launch_bounds__(n)
 #define __grid_constant__
-#define INLINE static inline __attribute__((always_inline, unused))
+#define INLINE    static inline __attribute__((always_inline, unused))
 #define INLINE_IN inline __attribute__((always_inline))
 typedef decltype(sizeof 0) Size;
 
-namespace host {
+namespace host
+{
 enum State { READY, AT_BARRIER, AT_WARP, AT_WAIT, DONE };
 enum { STACK = 128 * 1024, MOST = 1024 };
 struct Fibre {
@@ -45,7 +48,10 @@ template <class T> static T swap(T v, int lane)
 {
         Fibre *f = &fibre[now];
         unsigned turn = f->turn++ & 1;
-        union { u64 u; T v; } u = {0};
+        union {
+                u64 u;
+                T v;
+        } u = {0};
         u.v = v;
         slot[turn][now] = u.u;
         yield(AT_WARP);
@@ -59,22 +65,52 @@ template <class T> static T aligned(const void *p)
         __builtin_memcpy(&v, p, sizeof v);
         return v;
 }
-}
+} // namespace host
 
 #define TID (host::now)
-#define BX (host::block[0])
-#define BY (host::block[1])
-#define BZ (host::block[2])
-INLINE U4 load16(const void *p) { return host::aligned<U4>(p); }
-INLINE U4 kept16(const void *p) { return host::aligned<U4>(p); }
-INLINE u32 kept4(const void *p) { return host::aligned<u32>(p); }
-INLINE u32 kept2(const void *p) { return host::aligned<u16>(p); }
-INLINE u32 kept1(const void *p) { return *(const u8 *)p; }
-INLINE float load_far(const float *p) { return *p; }
-template <class T> INLINE T shfl_xor(T v, int m) { return host::swap(v, host::now % 32 ^ m); }
-template <class T> INLINE T shfl(T v, int lane) { return host::swap(v, lane & 31); }
-INLINE void barrier() { host::yield(host::AT_BARRIER); }
-INLINE void warp_barrier() { host::yield(host::AT_WARP); }
+#define BX  (host::block[0])
+#define BY  (host::block[1])
+#define BZ  (host::block[2])
+INLINE U4 load16(const void *p)
+{
+        return host::aligned<U4>(p);
+}
+INLINE U4 kept16(const void *p)
+{
+        return host::aligned<U4>(p);
+}
+INLINE u32 kept4(const void *p)
+{
+        return host::aligned<u32>(p);
+}
+INLINE u32 kept2(const void *p)
+{
+        return host::aligned<u16>(p);
+}
+INLINE u32 kept1(const void *p)
+{
+        return *(const u8 *)p;
+}
+INLINE float load_far(const float *p)
+{
+        return *p;
+}
+template <class T> INLINE T shfl_xor(T v, int m)
+{
+        return host::swap(v, host::now % 32 ^ m);
+}
+template <class T> INLINE T shfl(T v, int lane)
+{
+        return host::swap(v, lane & 31);
+}
+INLINE void barrier()
+{
+        host::yield(host::AT_BARRIER);
+}
+INLINE void warp_barrier()
+{
+        host::yield(host::AT_WARP);
+}
 INLINE i32 dp4a(u32 a, u32 b, i32 c)
 {
         for (int i = 0; i < 32; i += 8)
@@ -89,7 +125,10 @@ INLINE u32 prmt(u32 a, u32 b, u32 selector)
                 d |= (u32)(all >> (selector >> (4 * i) & 7) * 8 & 255) << (8 * i);
         return d;
 }
-INLINE float bits_f32(u32 b) { return __builtin_bit_cast(float, b); }
+INLINE float bits_f32(u32 b)
+{
+        return __builtin_bit_cast(float, b);
+}
 INLINE float f16_f32(u32 h)
 {
         u32 m = (h & 0x7fff) << 13, sign = (h & 0x8000) << 16;
@@ -108,32 +147,53 @@ INLINE u32 f32_f16(float f)
                 return sign | (__builtin_bit_cast(u32, bits_f32(m) + 0.5f) - 0x3f000000);
         return sign | (m - 0x38000000 + 0xfff + (m >> 13 & 1)) >> 13;
 }
-INLINE float mul1(float a, float b) { return a * b; }
-INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-INLINE i32 nearest(float f) { return (i32)__builtin_rintf(f); }
-INLINE double nearest(double f) { return __builtin_rint(f); }
-INLINE double sqrt_f64(double f) { return __builtin_sqrt(f); }
+INLINE float mul1(float a, float b)
+{
+        return a * b;
+}
+INLINE float fma1(float a, float b, float c)
+{
+        return __builtin_fmaf(a, b, c);
+}
+INLINE i32 nearest(float f)
+{
+        return (i32)__builtin_rintf(f);
+}
+INLINE double nearest(double f)
+{
+        return __builtin_rint(f);
+}
+INLINE double sqrt_f64(double f)
+{
+        return __builtin_sqrt(f);
+}
 INLINE void pdl_wait()
 {
         host::fibre[host::now].waited = true;
         host::yield(host::AT_WAIT);
 }
 INLINE void publish() {}
-INLINE u32 atomic_inc(u32 *p) { return (*p)++; }
+INLINE u32 atomic_inc(u32 *p)
+{
+        return (*p)++;
+}
 
 // ---- the scheduler ----
 
 extern "C" void KERNEL(const Args a);
-extern "C" u8 SHARED_FIRST[] __attribute__((weak, visibility("hidden"))), SHARED_END[] __attribute__((weak, visibility("hidden")));
+extern "C" u8 SHARED_FIRST[] __attribute__((weak, visibility("hidden"))),
+        SHARED_END[] __attribute__((weak, visibility("hidden")));
 
 #define TEXT_OF(x) #x
 #define TEXT(x)    TEXT_OF(x)
-__asm__(".text\n.p2align 4\n.hidden " TEXT(KERNEL_SWITCH) "\n.globl " TEXT(KERNEL_SWITCH) "\n" TEXT(KERNEL_SWITCH) ":\n"
-        "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
-        "mov %rsp, (%rdi)\nmov %rsi, %rsp\n"
-        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
+__asm__(".text\n.p2align 4\n.hidden " TEXT(KERNEL_SWITCH) "\n.globl " TEXT(KERNEL_SWITCH) "\n" TEXT(
+        KERNEL_SWITCH) ":\n"
+                       "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+                       "mov %rsp, (%rdi)\nmov %rsi, %rsp\n"
+                       "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
 
-namespace host {
+namespace host
+{
 static Args args;
 static void enter()
 {
@@ -198,13 +258,15 @@ static void run_block(bool backward, void (*gate)(bool open))
         }
         gate(true);
         for (int i = 0; i < THREADS; i++)
-                check(fibre[i].state == DONE, fibre[i].state == AT_WARP ? "a shuffle lacks threads of its warp" : "a barrier lacks threads of its block");
+                check(fibre[i].state == DONE, fibre[i].state == AT_WARP
+                                                      ? "a shuffle lacks threads of its warp"
+                                                      : "a barrier lacks threads of its block");
 }
-}
+} // namespace host
 
 // NULL, or what went wrong. stacks: THREADS * 128 KB; backward: threads and blocks in the opposite order.
-extern "C" __attribute__((visibility("default"))) const char *KERNEL_RUN(
-        void *const *arg, const void *dim, const u32 *grid, bool backward, void *stacks, void (*gate)(bool open))
+extern "C" __attribute__((visibility("default"))) const char *KERNEL_RUN(void *const *arg, const void *dim,
+        const u32 *grid, bool backward, void *stacks, void (*gate)(bool open))
 {
         for (Size i = 0; i < sizeof host::args.arg / sizeof *arg; i++)
                 host::args.arg[i] = arg[i];
