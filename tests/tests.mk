@@ -39,8 +39,8 @@ check-all:
 	@tests/deps.sh build check
 	@rm -rf $(B)/cache; mkdir -p $(B)/sum; for s in $(SUITES); do echo 0 1 0 >$(B)/sum/$$s; done
 	$(call run_suite,slow,suite-slow)
-	$(call run_suite,asan,B=$(B)/asan OPT='$(ASAN)' WERROR=-w TEST_TIMEOUT=900 suite)
-	$(call run_suite,threads,B=$(B)/tsan OPT='-O1 -g -fsanitize=thread' WERROR=-w TEST_TIMEOUT=900 suite-threads)
+	$(call run_suite,asan,B=$(B)/asan OPT='$(ASAN)' WERROR=-w TEST_TIMEOUT=1800 suite)
+	$(call run_suite,threads,B=$(B)/tsan OPT='-O1 -g -fsanitize=thread' WERROR=-w TEST_TIMEOUT=1800 suite-threads)
 	$(call run_suite,clang,B=$(B)/clang CC=clang WERROR=-Werror suite)
 	@tests/run.sh -s $(SUITES:%=$(B)/sum/%)
 
