@@ -183,6 +183,8 @@ static const char *model_name(const Bench *b)
 
 static void tell_md(const Bench *b, const Test *t)
 {
+        const double bytes = (double)b->info.weight_bytes, params = (double)b->info.n_params;
+        const bool giga = bytes >= 1 << 30, billions = params >= 1e9;
         char test[64], share[32] = "";
         if (t == b->test) {
                 printf("| %-30s | %10s | %10s | %-12s | %7s | %15s | %20s | %8s |\n", "model", "size",
@@ -197,10 +199,10 @@ static void tell_md(const Bench *b, const Test *t)
                 snprintf(test + n, sizeof test - (size_t)n, " @ d%d", t->n_depth);
         if (roofline(b, t) >= 0)
                 snprintf(share, sizeof share, "%.1f %%", 100 * roofline(b, t));
-        printf("| %-30.30s | %6.2f MiB | %8.2f M | %-12.*s | %7d | %15s | %10.2f ± %7.2f | %8s |\n",
-                model_name(b), (double)b->info.weight_bytes / (1 << 20), (double)b->info.n_params * 1e-6,
-                (int)strcspn(b->timing.target, ","), b->timing.target, b->timing.threads, test, t->avg_ts,
-                t->dev_ts, share);
+        printf("| %-30.30s | %6.2f %s | %8.2f %c | %-12.*s | %7d | %15s | %10.2f ± %7.2f | %8s |\n",
+                model_name(b), bytes / (giga ? 1 << 30 : 1 << 20), giga ? "GiB" : "MiB",
+                params / (billions ? 1e9 : 1e6), billions ? 'B' : 'M', (int)strcspn(b->timing.target, ","),
+                b->timing.target, b->timing.threads, test, t->avg_ts, t->dev_ts, share);
 }
 
 typedef struct Field {

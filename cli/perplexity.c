@@ -25,10 +25,11 @@ static Ppl ppl(const Sum *s)
 
 static double nll_of(const float *logits, int n_vocab, int32_t id)
 {
-        double max = (double)logits[0], sum = 0;
+        double max = (double)logits[0], sum;
         for (int i = 1; i < n_vocab; i++)
                 max = fmax(max, (double)logits[i]);
-        for (int i = 0; i < n_vocab; i++)
+        sum = exp((double)logits[0] - max);
+        for (int i = 1; i < n_vocab; i++)
                 sum += exp((double)logits[i] - max);
         return log(sum) + max - (double)logits[id];
 }

@@ -110,8 +110,13 @@ static int tokenize(Run *r)
                     &e) != MOEC_OK)
                 return failed(&e);
         if (r->n_ids == 0)
-                return usage("the prompt is empty, and the model has no BOS to start from; give one "
-                             "with -p or -f");
+                return usage("the prompt is empty, and the model has no BOS to start from; give one with -p "
+                             "or -f");
+        return 0;
+}
+
+static int check_room(const Run *r)
+{
         int room = moec_n_ctx(r->c);
         if (r->n_ids > room)
                 return usage("the prompt has %d tokens, the context %d; give a larger one with -c", r->n_ids,
@@ -263,6 +268,8 @@ static int load(Run *r, const char *path, Opener *open)
         if (open(path, &opt, &r->m, &e) != MOEC_OK)
                 return failed(&e);
         int status = check_plan(r);
+        if (!status)
+                status = tokenize(r);
         if (status)
                 return status;
         if (moec_load(r->m, &opt, &r->c, &e) != MOEC_OK)
@@ -273,7 +280,7 @@ static int load(Run *r, const char *path, Opener *open)
 
 static int talk(Run *r)
 {
-        int status = tokenize(r);
+        int status = check_room(r);
         if (status)
                 return status;
         tell_start(r);

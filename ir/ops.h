@@ -70,10 +70,11 @@
         O(experts_down, "x route down down_b? res? order?", "act", "1")
 
 /* Every slot name, in the order in which operands are kept and printed. */
+/* clang-format off */
 #define SLOTS(S)                                                                                             \
-        S(x)                                                                                                 \
-        S(a) S(b) S(q) S(kv) S(k) S(v) S(route) S(gate) S(up) S(down) S(w) S(ids) S(out) S(pos) S(seq)       \
-                S(norm) S(knorm) S(freqs) S(sinks) S(bias) S(gate_b) S(up_b) S(down_b) S(order) S(res)
+        S(x) S(a) S(b) S(q) S(kv) S(k) S(v) S(route) S(gate) S(up) S(down) S(w) S(ids) S(out) S(pos) S(seq)  \
+        S(norm) S(knorm) S(freqs) S(sinks) S(bias) S(gate_b) S(up_b) S(down_b) S(order) S(res)
+/* clang-format on */
 
 /* Attributes: A(name, kind, default). Printed where they differ from the default, in this order. `layer` (the
  * model's layer a node belongs to, -1 none) may stand on every node. */

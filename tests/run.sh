@@ -22,11 +22,15 @@ while getopts t:s o; do
         esac
 done
 shift $((OPTIND - 1))
-export B=${B:-build} LOG TEST_TIMEOUT=${TEST_TIMEOUT:-240}
+export B=${B:-build} LOG TEST_TIMEOUT=${TEST_TIMEOUT:-600}
 export CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
 unset MOEC_CACHE_DIR
 LOG=$(mktemp -d "${TMPDIR:-/tmp}/moec-tests.XXXXXX") || exit 1
 trap 'rm -rf "$LOG"' EXIT
+# Compiled kernels are shared by all tests that do not ask for a cache of their own; CACHE keeps them for another suite.
+if [ -n "${CACHE:-}" ]; then
+        mkdir -p "$CACHE" && ln -s "$(realpath "$CACHE")" "$LOG/cache" || exit 1
+fi
 export XDG_CACHE_HOME=$LOG/cache
 
 one() {

@@ -66,9 +66,6 @@ chmod +x "$T/damaged"
 expect_error "a damaged executable" 4 'damaged' "$T/damaged" -p a
 expect_error "the bare stub" 4 'plan' "$B/moec-stub" -p a
 
-expect_status "march x86-64" 0 "$MOEC" compile "$F" --march x86-64 -o "$T/base"
-expect_output "which runs" '^Once upon' "$T/base" "${same[@]}"
-
 expect_output "cache prune" '^[0-9]+ entries removed, [0-9]+ bytes left' "$MOEC" cache prune 200K
 check "cache is small now" [ "$(du -sk "$XDG_CACHE_HOME/moec" | cut -f1)" -le 300 ]
 expect_output "cache clear" ' 0 bytes left' "$MOEC" cache clear

@@ -27,7 +27,7 @@ check() { # NAME COMMAND...: the command says whether
 # Runs a command; its status is in $status, what it wrote in $T/out and $T/err. A hang is status 124.
 try() {
         status=0
-        timeout "${TRY_TIMEOUT:-120}" "$@" >"$T/out" 2>"$T/err" </dev/null || status=$?
+        timeout "${TRY_TIMEOUT:-300}" "$@" >"$T/out" 2>"$T/err" </dev/null || status=$?
 }
 report() { # NAME WHY: not ok, with what the last command wrote
         not_ok "$1" "$2" "status $status" "out: $(head -c 600 "$T/out")" "err: $(tail -c 1200 "$T/err")"

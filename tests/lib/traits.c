@@ -55,20 +55,42 @@ static void add_attrs(Traits *t, u8 *has, const Node *n)
         }
 }
 
+/* Shapes that a kernel could get wrong without its other cases noticing. */
+static void add_shapes(Traits *t, u8 *has, const Graph *g, const Node *n)
+{
+        Vtype y = g->val[n->out].type;
+        const char *op = op_info(n->op)->name;
+        if (op_info(n->op)->attr[A_heads] && attr_i(n, A_heads) > 1)
+                add(t, has, arena_fmt(t->arena, "%s, several heads", op));
+        if (n->op == OP_rmsnorm && attr_i(n, A_group) && attr_i(n, A_group) < dim_last(&y))
+                add(t, has, "rmsnorm, several groups");
+        if (n->op == OP_route && attr_i(n, A_groups_k) < attr_i(n, A_groups))
+                add(t, has, "route, some groups left out");
+        if (n->op == OP_route && attr_i(n, A_k) > 2)
+                add(t, has, "route, more than two");
+        if (n->op == OP_matmul && n->nout > 1)
+                add(t, has, "matmul, several weights");
+        if (n->op == OP_experts_up && dim_last(&y) % 32)
+                add(t, has, arena_fmt(t->arena, "experts_up, part of 32, %s", dtype_info[y.dt].name));
+        if (n->op == OP_rope && attr_i(n, A_rdim) * attr_i(n, A_heads) < dim_last(&y))
+                add(t, has, "rope, some of each head");
+        if (n->op != OP_kv_append && n->op != OP_attend)
+                return;
+        const State *s = &g->state[ref_idx(ref_state(g, in_get(n, S_kv)))];
+        add(t, has, arena_fmt(t->arena, "%s keys %s", op, dtype_info[s->ktype].name));
+        add(t, has, arena_fmt(t->arena, "%s values %s", op, s->dv ? dtype_info[s->vtype].name : "in keys"));
+        if (n->op == OP_attend && s->heads > 1 && attr_i(n, A_heads) > s->heads)
+                add(t, has, "attend, shared keys");
+}
+
 void traits_add(Traits *t, u8 has[MAX_TRAIT], const Graph *g, u32 max_tok)
 {
         for (u32 i = 0; i < g->n_node; i++) {
                 const Node *n = &g->node[i];
-                const char *op = op_info(n->op)->name;
-                add(t, has, arena_fmt(t->arena, "%s of %s", op, max_tok > 1 ? "many" : "one"));
+                add(t, has,
+                        arena_fmt(t->arena, "%s of %s", op_info(n->op)->name, max_tok > 1 ? "many" : "one"));
                 add_slots(t, has, g, n);
                 add_attrs(t, has, n);
-                if (n->op != OP_kv_append && n->op != OP_attend)
-                        continue;
-                const State *s = &g->state[ref_idx(ref_state(g, in_get(n, S_kv)))];
-                add(t, has, arena_fmt(t->arena, "%s keys %s", op, dtype_info[s->ktype].name));
-                add(t, has,
-                        arena_fmt(
-                                t->arena, "%s values %s", op, s->dv ? dtype_info[s->vtype].name : "in keys"));
+                add_shapes(t, has, g, n);
         }
 }

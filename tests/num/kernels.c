@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include "tests/lib/oncpu.h"
 #include <cmocka.h> /* last: its fail is a macro */
@@ -44,40 +45,46 @@ static u32 choose(const Candidate *c, u32 n_trait, u32 *chosen)
         }
 }
 
-/* What no seed may fail to bring, whatever becomes of the generator: every operation that has a kernel, every
- * operand of it, present and absent, every word of every attribute, every type of weights times every type of
- * activations. (A rope of nothing is folded away.) */
-static void assert_complete(const Traits *t)
+static void assert_has(const Traits *t, const char *fmt, ...)
 {
         char word[96];
+        va_list ap;
+        va_start(ap, fmt);
+        vsnprintf(word, sizeof word, fmt, ap);
+        va_end(ap);
+        if (traits_find(t, word) == t->n)
+                fail_msg("no graph has %s", word);
+}
+
+/* What must be tried, whatever becomes of the generator: every operation that has a kernel, every operand of
+ * it, present and absent, every word of every attribute (but a rope of nothing, which is folded away), every
+ * type of weights times every type of activations, and some shapes. */
+static void assert_complete(const Traits *t)
+{
+        static const char *const shape[] = {"slice, several heads", "concat, several heads",
+                "rope, several heads", "attend, several heads", "attend, shared keys",
+                "rmsnorm, several groups", "route, some groups left out", "route, more than two",
+                "matmul, several weights", "experts_up, part of 32, f32", "experts_up, part of 32, q8",
+                "rope, some of each head"};
         for (int op = 0; op < N_OP; op++) {
                 const OpInfo *o = op_info((Op)op);
                 if (op == OP_experts || op == OP_dequant)
                         continue;
                 for (u32 i = 0; i < o->n_slot; i++) {
-                        snprintf(word, sizeof word, "%s.%s", o->name, slot_name[o->slot[i].slot]);
-                        if (traits_find(t, word) == t->n)
-                                fail_msg("no graph has %s", word);
-                        snprintf(word, sizeof word, "%s, no %s", o->name, slot_name[o->slot[i].slot]);
-                        if (o->slot[i].arity == ARITY_opt && traits_find(t, word) == t->n)
-                                fail_msg("no graph has %s", word);
+                        assert_has(t, "%s.%s", o->name, slot_name[o->slot[i].slot]);
+                        if (o->slot[i].arity == ARITY_opt)
+                                assert_has(t, "%s, no %s", o->name, slot_name[o->slot[i].slot]);
                 }
                 for (int i = 0; i < N_ATTR; i++)
                         for (u32 w = op == OP_rope && i == A_rstyle;
-                                o->attr[i] && attr_info[i].kind == ATTR_ENUM && attr_info[i].word[w]; w++) {
-                                snprintf(word, sizeof word, "%s %s=%s", o->name, attr_info[i].name,
-                                        attr_info[i].word[w]);
-                                if (traits_find(t, word) == t->n)
-                                        fail_msg("no graph has %s", word);
-                        }
+                                o->attr[i] && attr_info[i].kind == ATTR_ENUM && attr_info[i].word[w]; w++)
+                                assert_has(t, "%s %s=%s", o->name, attr_info[i].name, attr_info[i].word[w]);
         }
         for (int w = 0; w < N_WTYPE; w++)
-                for (int i = 0; i < 2; i++) {
-                        snprintf(
-                                word, sizeof word, "%s act=%s", wtype_info[w].name, attr_info[A_act].word[i]);
-                        if (traits_find(t, word) == t->n)
-                                fail_msg("no graph has %s", word);
-                }
+                for (int i = 0; i < 2; i++)
+                        assert_has(t, "%s act=%s", wtype_info[w].name, attr_info[A_act].word[i]);
+        for (size_t i = 0; i < COUNT(shape); i++)
+                assert_has(t, "%s", shape[i]);
 }
 
 static void test_random(void **state)
