@@ -85,7 +85,7 @@ typedef const char *Str;
         X(Flag, no_bos, false, 0, NULL, "--no-bos", NULL, IN(tokenize), "add no BOS")                        \
         X(Flag, decode, false, 0, NULL, "--decode", NULL, IN(tokenize), "from a JSON array of ids to text")  \
         X(Str, target, NULL, 0, NULL, "--target", "NAME", IN_COMPILE,                                        \
-                "auto (default), cpu or eval, the interpreter")                                              \
+                "auto (default), cpu, cuda, cuda:sm_90a[,...], or eval, the interpreter")                    \
         X(Str, march, NULL, 0, NULL, "--march", "native|x86-64-v3|x86-64", IN_COMPILE,                       \
                 "instruction set (default: x86-64-v3 to compile, else native)")                              \
         X(Str, act, NULL, 0, NULL, "--act", "q8|f32", IN_COMPILE,                                            \

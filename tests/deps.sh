@@ -11,6 +11,7 @@ build liblua5.4-dev      architectures, pipelines and tuning tables are Lua
 build libpcre2-dev       pre-tokenizers are regular expressions
 build libxxhash-dev      hashes of files, keys and plans
 build libcmocka-dev      the unit tests
+build g++                runs the CUDA kernels on the CPU, in tests
 check clang              the second compiler
 check libclang-rt-dev    its sanitizers and libFuzzer
 check clang-format-14    the one version that the format is defined by
