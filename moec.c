@@ -62,15 +62,15 @@ static void choose(Stages *s, bool compiled)
         Nvrtc *n;
         s->target = TARGET_cpu;
         if (device_arch(s->arena, arch, &e) != MOEC_OK)
-                s->why = "no CUDA device";
+                s->why = "auto: no CUDA device";
         else if (!compiled && nvrtc_open(s->arena, &paths, &n, &e) != MOEC_OK)
-                s->why = "no NVRTC for the device";
+                s->why = "auto: no NVRTC for the device";
         else {
                 s->target = TARGET_cuda;
                 s->arch = arch;
                 s->n_arch = 1;
                 s->device_arch = true;
-                s->why = "a CUDA device is there";
+                s->why = "auto: a CUDA device is there";
         }
 }
 
