@@ -242,12 +242,12 @@ static void auto_says_why(void **state)
         opt.target = NULL;
         assert_int_equal(load(&opt, &c, ""), MOEC_OK);
         moec_get_timing(c, &t);
-        assert_string_equal(t.target, "cuda sm_90, Fake H100 (a CUDA device is there)");
+        assert_string_equal(t.target, "cuda sm_90, Fake H100 (auto: a CUDA device is there)");
         moec_unload(c);
         cuda->n_device = 0;
         assert_int_equal(load(&opt, &c, ""), MOEC_OK);
         moec_get_timing(c, &t);
-        assert_true(!strncmp(t.target, "cpu", 3) && strstr(t.target, "(no CUDA device)"));
+        assert_true(!strncmp(t.target, "cpu", 3) && strstr(t.target, "(auto: no CUDA device)"));
         moec_unload(c);
         opt.target = "cuda";
         assert_int_equal(load(&opt, &c, "sees no device"), MOEC_NO_DEVICE);
