@@ -41,7 +41,7 @@ suite-threads: $(T_TSAN)
 # same in every suite.
 SUITES   := slow asan threads clang
 ASAN     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-run_suite = @echo '== $(1)'; $(MAKE) SUM=$(B)/sum/$(1) CACHE=$(B)/cache $(2) || true
+run_suite = +@echo '== $(1)'; $(MAKE) SUM=$(B)/sum/$(1) CACHE=$(B)/cache $(2) || true
 check-all:
 	@tests/deps.sh build check
 	@rm -rf $(B)/cache; mkdir -p $(B)/sum; for s in $(SUITES); do echo 0 1 0 >$(B)/sum/$$s; done
