@@ -134,7 +134,8 @@ enum Rope { ENUM_ROPE(E) };
 /* What a step is given: I(name, dimension): i32 arrays. pos: the token's position in its own sequence seq. */
 #define INPUTS(I) I(ids, n_tok) I(pos, n_tok) I(seq, n_tok) I(out, n_out)
 
-/* How a weight's bytes are laid out for its kernels: L(name). rows: as in the file. panel, split: runtime/pack.h. */
+/* How a weight's bytes are laid out for its kernels: L(name). rows: as in the file. panel, split:
+ * runtime/pack.h. */
 #define LAYOUTS(L) L(rows) L(panel) L(split)
 
 #endif

@@ -91,16 +91,14 @@ INLINE void gather(u8 *dst, const u8 *src, u64 blocks, u64 stride, u64 bytes)
 /* The plane of one field. Sizes that occur are constants, so that each copy is a few moves. */
 static void split_field(u8 *dst, const u8 *src, u64 blocks, u64 stride, u64 bytes)
 {
+        /* clang-format off */
         switch (bytes) {
-#define CASE(n)                                                                                              \
-        case n:                                                                                              \
-                gather(dst, src, blocks, stride, n);                                                         \
-                break;
-                CASE(1)
-                CASE(2) CASE(4) CASE(12) CASE(16) CASE(32) CASE(64) CASE(128)
+#define CASE(n) case n: gather(dst, src, blocks, stride, n); break;
+        CASE(1) CASE(2) CASE(4) CASE(12) CASE(16) CASE(32) CASE(64) CASE(128)
 #undef CASE
-                        default : gather(dst, src, blocks, stride, bytes);
+        default: gather(dst, src, blocks, stride, bytes);
         }
+        /* clang-format on */
 }
 
 void pack_split(Wtype t, const u8 *src, u8 *dst, u64 rows, u64 cols)

@@ -23,8 +23,8 @@ static int called(const char *name)
 
 static int make(void *out)
 {
-        void *p = malloc(1);
-        memcpy(out, &p, sizeof p);
+        void **p = out;
+        *p = calloc(1, 1);
         fake.live++;
         return CU_OK;
 }
