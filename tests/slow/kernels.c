@@ -8,7 +8,7 @@
 #include "tests/lib/oncpu.h"
 #include <cmocka.h> /* last: its fail is a macro */
 
-enum { EACH = 48 };
+enum { EACH = 32 };
 
 /* Numbers from .. from + n - 1. */
 static void run(const char *march, u64 from, u32 n)
