@@ -65,7 +65,11 @@ static void begin(Ctx *c)
         c->tile = one_token(c) ? 1 : size(c, "NT", 1, 256, 8);
         if (!has(c, S_order) && (c->n->op == OP_experts_up || c->n->op == OP_experts_down))
                 c->tile = 1;
-        c->rows = size(c, "RPB", 1, 1024, rows_a_block(c));
+        c->rows = rows_a_block(c);
+        c->one = one_token(c) && one_fits(c);
+        if (c->one)
+                one_begin(c);
+        c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
         key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
@@ -96,7 +100,8 @@ static void grid_matmul(Ctx *c)
         Vtype x = sel_type(c, S_x);
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_matmul_tiles(c), 1);
-        sel_grid(c, 1, x.dim[0].sym, x.dim[0].sym == DIM_const ? x.dim[0].n : 1, c->tile);
+        if (!c->one)
+                sel_grid(c, 1, x.dim[0].sym, x.dim[0].sym == DIM_const ? x.dim[0].n : 1, c->tile);
 }
 static void grid_headmul(Ctx *c)
 {
@@ -114,14 +119,24 @@ static void grid_attend(Ctx *c)
 {
         i64 heads = sel_state(c)->heads,
             split = one_token(c) ? size(c, "SPLIT", 1, 64, clamp(128 / heads, 1, 32)) : 1;
+        if (c->one) {
+                split = (split + 7) / 8 * 8;
+                key_int(c->k, "EACH", size(c, "EACH", 1, 1024, 1));
+        }
         key_int(c->k, "SPLIT", split);
-        sel_grid(c, 0, DIM_n_tok, 1, 1);
+        if (!c->one)
+                sel_grid(c, 0, DIM_n_tok, 1, 1);
         sel_grid(c, 1, DIM_const, heads, 1);
         sel_grid(c, 2, DIM_const, split, 1);
 }
 static void grid_route(Ctx *c)
 {
         i64 split = has(c, S_w) ? size(c, "SPLIT", 1, 64, clamp(sel_tiles(sel_dim(c, S_w, 0), 8), 1, 32)) : 1;
+        if (c->one) {
+                key_int(c->k, "SPLIT", 8);
+                sel_grid(c, 2, DIM_const, 8, 1);
+                return;
+        }
         key_int(c->k, "SPLIT", split);
         sel_grid(c, 0, DIM_n_tok, 1, 1);
         sel_grid(c, 1, DIM_const, split, 1);
@@ -133,19 +148,19 @@ static void grid_sort(Ctx *c)
 static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
-        c->cols = size(c, "PART", 16, 32, order ? 32 : 16);
+        c->cols = size(c, "PART", 16, 512, c->one ? c->cols : order ? 32 : 16);
         if (c->cols % 16)
-                tab_err(c->tune, "PART is 16 or 32");
+                tab_err(c->tune, "PART is a multiple of 16");
         key_int(c->k, "PART", c->cols);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_gate, 1), c->cols);
         sel_grid(c, 1, DIM_const, order ? sel_dim(c, S_gate, 0) : sel_last(c, S_route), 1);
-        sel_grid(c, 2, order ? DIM_const : DIM_n_tok, 1, 1);
+        sel_grid(c, 2, order || c->one ? DIM_const : DIM_n_tok, 1, 1);
 }
 static void grid_experts_down(Ctx *c)
 {
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);
-        sel_grid(c, 1, has(c, S_order) ? DIM_const : DIM_n_tok, 1, 1);
+        sel_grid(c, 1, has(c, S_order) || c->one ? DIM_const : DIM_n_tok, 1, 1);
 }
 
 #define ROWS(op)     [OP_##op] = grid_rows

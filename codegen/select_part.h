@@ -13,6 +13,7 @@ typedef struct Ctx {
         i64 tile; /* tokens that share one unpacking of a weight */
         i64 rows; /* of a weight, a block */
         i64 cols; /* of an expert's hidden layer, a block */
+        bool one; /* by the template for steps of one token */
 } Ctx;
 
 /* begin: tile sizes and the facts that every kernel of the target gets; grid: by operation. */
@@ -34,5 +35,10 @@ void sel_grid_rows(Ctx *c);  /* a block a row of the first result */
 void sel_grid_table(Ctx *c); /* a block a row of the weight */
 i64 sel_tiles(i64 n, i64 each);
 i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
+
+/* select_one.c: whether the operation, in a step of one token, has a kernel OP_one; then the sizes of its
+ * blocks. */
+bool one_fits(const Ctx *c);
+void one_begin(Ctx *c);
 
 #endif

@@ -95,6 +95,26 @@ static int load_image(const CudaRt *c, const PlanImage *im, CuModule **m)
         return rc;
 }
 
+/* What the kernel wants of dynamic shared memory: its image says so in a symbol, where it wants any. */
+static int find_shared(const CudaRt *c, u64 i, const char *name, u32 *bytes)
+{
+        const Driver *d = c->d;
+        char symbol[160];
+        CuPtr at;
+        size_t size;
+        snprintf(symbol, sizeof symbol, "%.128s_shared", name);
+        int rc = d->cuModuleGetGlobal(&at, &size, c->module[i], symbol);
+        if (rc == CU_NOT_FOUND)
+                return CU_OK;
+        if (rc == CU_OK && size == sizeof *bytes)
+                rc = d->cuMemcpyDtoHAsync(bytes, at, size, c->stream);
+        if (rc == CU_OK)
+                rc = d->cuStreamSynchronize(c->stream);
+        if (rc == CU_OK)
+                rc = d->cuFuncSetAttribute(c->kernel[i], CU_FUNC_SHARED, (int)*bytes);
+        return rc;
+}
+
 static moec_status load_code(CudaRt *c, moec_error *e)
 {
         const Plan *p = c->rt.plan;
@@ -106,7 +126,8 @@ static moec_status load_code(CudaRt *c, moec_error *e)
         c->module = calloc(n + 1, sizeof *c->module);
         c->kernel = calloc(n + 1, sizeof *c->kernel);
         c->graph = calloc(plan_count(p, PLAN_PHASE), sizeof *c->graph);
-        if (!c->module || !c->kernel || !c->graph)
+        c->shared = calloc(n + 1, sizeof *c->shared);
+        if (!c->module || !c->kernel || !c->graph || !c->shared)
                 return fail(e, MOEC_NO_MEMORY, "out of memory loading kernels");
         for (u64 i = 0; i < n; i++) {
                 const PlanKernel *k = &p->KERNEL[i];
@@ -119,6 +140,8 @@ static moec_status load_code(CudaRt *c, moec_error *e)
                 int rc = load_image(c, &im[k->image + which], &c->module[i]);
                 if (rc == CU_OK)
                         rc = c->d->cuModuleGetFunction(&c->kernel[i], c->module[i], name);
+                if (rc == CU_OK)
+                        rc = find_shared(c, i, name, &c->shared[i]);
                 if (rc == CU_INVALID_IMAGE || rc == CU_NO_BINARY)
                         return fail(e, MOEC_NO_DEVICE,
                                 "the driver does not take the code of kernel %s: it is older than the plan's "
@@ -383,6 +406,7 @@ void cuda_close(Rt *rt)
         driver_close(c->d);
         free(c->module);
         free(c->kernel);
+        free(c->shared);
         free(c->graph);
         free(c->arg);
 }

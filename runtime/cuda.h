@@ -15,6 +15,7 @@ typedef struct CudaRt {
         CuEvent *event[2];
         CuModule **module;   /* [KERNEL] */
         CuFunction **kernel; /* [KERNEL] */
+        u32 *shared;         /* [KERNEL]: bytes of dynamic shared memory */
         CuGraphExec **graph; /* [PHASE]; NULL until first needed */
         CuPtr weights, kv, arena;
         CuPtr dim; /* KernelDim, and behind it the inputs: input_bytes together */

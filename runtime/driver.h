@@ -29,10 +29,12 @@ enum {
         CU_NO_DEVICE = 100,
         CU_INVALID_IMAGE = 200,
         CU_NO_BINARY = 209,
+        CU_NOT_FOUND = 500,
         CU_ATTR_CC_MAJOR = 75,
         CU_ATTR_CC_MINOR = 76,
         CU_ATTR_PROCESSORS = 16,
         CU_CAPTURE_RELAXED = 2,
+        CU_FUNC_SHARED = 8, /* the most dynamic shared memory */
         CU_STREAM_OF_ITS_OWN = 1,
         CU_LAUNCH_PROGRAMMATIC = 6, /* may start before the launch in front of it ends */
 };
@@ -71,6 +73,8 @@ enum {
         D(cuModuleLoadData, (CuModule **, const void *))                                                     \
         D(cuModuleUnload, (CuModule *))                                                                      \
         D(cuModuleGetFunction, (CuFunction **, CuModule *, const char *))                                    \
+        D(cuModuleGetGlobal, (CuPtr *, size_t *, CuModule *, const char *))                                  \
+        D(cuFuncSetAttribute, (CuFunction *, int, int))                                                      \
         D(cuLaunchKernelEx, (const CuLaunch *, CuFunction *, void **, void **))                              \
         D(cuEventCreate, (CuEvent **, u32))                                                                  \
         D(cuEventDestroy, (CuEvent *))                                                                       \

@@ -22,7 +22,7 @@ static int launch(const CudaRt *c, u32 phase, u32 i, bool early)
         const PlanKernel *k = &c->rt.plan->KERNEL[l->kernel];
         CuAttribute attribute = {.id = CU_LAUNCH_PROGRAMMATIC, .value = {1}};
         CuLaunch how = {.block = {k->threads, 1, 1},
-                .smem = k->smem,
+                .smem = c->shared[l->kernel],
                 .stream = c->stream,
                 .attribute = &attribute,
                 .n_attribute = early};

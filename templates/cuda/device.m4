@@ -5,6 +5,11 @@
 #define BX blockIdx.x
 #define BY blockIdx.y
 #define BZ blockIdx.z
+#ifdef __CUDA_ARCH__
+enum { ARCH = __CUDA_ARCH__ };
+#else
+enum { ARCH = 0 };
+#endif
 
 // Weights: read once, not kept in L1; `kept`: what neighbouring lanes read too.
 INLINE U4 load16(const void *p)
@@ -109,6 +114,12 @@ INLINE double nearest(double f)
         asm("cvt.rni.f64.f64 %0, %1;" : "=d"(i) : "d"(f));
         return i;
 }
+INLINE float sqrt_f32(float f)
+{
+        float s;
+        asm("sqrt.rn.f32 %0, %1;" : "=f"(s) : "f"(f));
+        return s;
+}
 INLINE double sqrt_f64(double f)
 {
         double s;
@@ -126,3 +137,115 @@ INLINE void pdl_wait()
 // What this thread wrote is seen by whoever sees what it writes next.
 INLINE void publish() { __threadfence(); }
 INLINE u32 atomic_inc(u32 *p) { return atomicAdd(p, 1u); }
+
+// The block's shared memory as one T, `sh`; the runtime reads its size from the image.
+#define SHARED(T)                                                                 \
+        extern "C" {                                                              \
+        __device__ u32 MOE_NAME«»_shared = sizeof(T);                             \
+        extern __shared__ U4 MOE_NAME«»_room[];                                   \
+        }                                                                         \
+        INLINE T &shared_memory() { return *(T *)MOE_NAME«»_room; }
+#define sh shared_memory()
+// What a block may have of it where two are to share a processor.
+enum { SHARED_ROOM = ARCH == 800 || ARCH == 870 || (ARCH >= 900 && ARCH < 1200) ? (ARCH == 800 || ARCH == 870 ? 80 : 112) << 10 : 48 << 10 };
+
+// Copies that land later. A whole warp begins a batch of `bytes`, asks for its copies (16-byte parts; lane `by` is the one to do it
+// where one is enough), ends the batch; whoever waits for turn 0, 1, 0, ... of its barrier sees all of it.
+struct Landing { u64 at; };
+INLINE u32 shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+INLINE void landing_init(Landing *l)
+{
+        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_at(l)), "r"(ARCH >= 900 ? 1 : 32) : "memory");
+#if __CUDA_ARCH__ >= 900
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+INLINE void fetch_begin(Landing *l, u32 bytes)
+{
+#if __CUDA_ARCH__ >= 900
+        if (TID % 32 == 0)
+                asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_at(l)), "r"(bytes) : "memory");
+        __syncwarp();
+#endif
+}
+INLINE void fetch(void *to, const void *from, u32 bytes, Landing *l, int by)
+{
+#if __CUDA_ARCH__ >= 900
+        if (TID % 32 == by)
+                asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_at(to)),
+                             "l"(from), "r"(bytes), "r"(shared_at(l))
+                             : "memory");
+#else
+        for (u32 i = 16 * (TID % 32); i < bytes; i += 512)
+                asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_at(to) + i), "l"((const u8 *)from + i) : "memory");
+#endif
+}
+INLINE void fetch_end(Landing *l)
+{
+#if __CUDA_ARCH__ < 900
+        asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_at(l)) : "memory");
+#endif
+}
+INLINE void landing_wait(Landing *l, u32 turn)
+{
+        u32 done;
+        do
+#if __CUDA_ARCH__ >= 900
+                asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+#else
+                asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+#endif
+                             : "=r"(done)
+                             : "r"(shared_at(l)), "r"(turn)
+                             : "memory");
+        while (!done);
+}
+
+// A cluster's blocks, which see each other's shared memory; where there are none, a block is its own.
+m4_define(«MOE_cluster», «m4_ifdef(«MOE_CLUSTER», «MOE_CLUSTER», 1)»)m4_dnl
+#if __CUDA_ARCH__ >= 900
+enum { CLUSTER = MOE_cluster };
+#define CLUSTERED __cluster_dims__(1, 1, MOE_cluster)
+#else
+enum { CLUSTER = 1 };
+#define CLUSTERED
+#endif
+INLINE void cluster_arrive()
+{
+#if __CUDA_ARCH__ >= 900
+        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+INLINE void cluster_wait()
+{
+#if __CUDA_ARCH__ >= 900
+        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+// The same place in the shared memory of block `rank` of the cluster.
+template <class T> INLINE T *cluster_at(T *p, u32 rank)
+{
+#if __CUDA_ARCH__ >= 900
+        u64 far;
+        asm("mapa.u64 %0, %1, %2;" : "=l"(far) : "l"(p), "r"(rank));
+        return (T *)far;
+#else
+        return p;
+#endif
+}
+
+// Lets the launch behind this one start when every block has come here; what it may do before its own wait, templates say.
+INLINE void pdl_trigger()
+{
+#if __CUDA_ARCH__ >= 900
+        asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// d += a b on tensor cores, by a warp: 16 x 8, of 16 x 16 and 16 x 8 values in f16, laid out as PTX's m16n8k16 has it.
+INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
+{
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}

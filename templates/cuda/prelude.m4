@@ -1,4 +1,5 @@
-m4_define(«moe_kernel», «extern "C" __global__ void __launch_bounds__(MOE_THREADS) MOE_NAME«»(const __grid_constant__ Args a)»)m4_dnl
+m4_define(«moe_kernel», «extern "C" __global__ void m4_ifdef(«MOE_CLUSTER», «CLUSTERED », «»)__launch_bounds__(m4_ifdef(«MOE_BLOCKS», «MOE_THREADS, MOE_BLOCKS», «MOE_THREADS»)) MOE_NAME«»(const __grid_constant__ Args a)»)m4_dnl
+m4_define(«moe_early», «m4_dnl»)m4_dnl
 m4_define(«moe_arg», «moe_arity(«moe_arg», 1, $#)a.arg[moe_fact(«ARG_$1», «»)]»)m4_dnl
 m4_define(«moe_rows», «m4_ifelse(m4_regexp(MOE_ROWS, «^[0-9]»), 0, «(u32)MOE_ROWS», «a.dim->MOE_ROWS»)»)m4_dnl
 // What every CUDA kernel begins with. No header is included: device.m4 has what is the hardware's, all else is plain C++.
@@ -20,6 +21,7 @@ enum { THREADS = MOE_THREADS, WARPS = THREADS / 32 };
 #define INF bits_f32(0x7f800000)
 m4_include(«device.m4»)
 
+INLINE u32 word(const U4 &q, int i) { return i == 0 ? q.x : i == 1 ? q.y : i == 2 ? q.z : q.w; }
 INLINE float abs1(float a) { return a < 0 ? -a : a; }
 INLINE float max1(float a, float b) { return a > b ? a : b; }
 INLINE float min1(float a, float b) { return a < b ? a : b; }

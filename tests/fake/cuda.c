@@ -178,6 +178,19 @@ SAME(cuModuleGetFunction, (CuFunction * *f, CuModule *m, const char *name))
 *f = (CuFunction *)(uintptr_t)name;
 return CU_OK;
 }
+SAME(cuModuleGetGlobal, (CuPtr * at, size_t *bytes, CuModule *m, const char *name))
+(void)at;
+(void)bytes;
+(void)m;
+(void)name;
+return CU_NOT_FOUND;
+}
+SAME(cuFuncSetAttribute, (CuFunction * f, int attribute, int value))
+(void)f;
+(void)attribute;
+(void)value;
+return CU_OK;
+}
 SAME(cuLaunchKernelEx, (const CuLaunch *l, CuFunction *f, void **params, void **extra))
 (void)f;
 (void)extra;

@@ -9,7 +9,7 @@
 #define __global__
 #define __device__ static
 #define __shared__ static __attribute__((section(SHARED_SECTION)))
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define __grid_constant__
 #define INLINE    static inline __attribute__((always_inline, unused))
 #define INLINE_IN inline __attribute__((always_inline))
@@ -17,16 +17,18 @@ typedef decltype(sizeof 0) Size;
 
 namespace host
 {
-enum State { READY, AT_BARRIER, AT_WARP, AT_WAIT, DONE };
-enum { STACK = 128 * 1024, MOST = 1024 };
+enum State { READY, AT_BARRIER, AT_WARP, AT_WAIT, AT_CLUSTER, DONE };
+enum { STACK = 128 * 1024, MOST = 8192 };
 struct Fibre {
         void *sp;
         State state;
         bool waited;
         unsigned turn; // of the two places for what is shuffled
+        bool arrived;  // at the cluster's barrier
 };
 static Fibre fibre[MOST];
-static int now;
+static int now;               // of all threads of a cluster
+static u8 *far_room[CLUSTER]; // the shared memory of each of its blocks while another one runs
 static void *home;
 static const char *error;
 static u32 block[3];
@@ -67,7 +69,7 @@ template <class T> static T aligned(const void *p)
 }
 } // namespace host
 
-#define TID (host::now)
+#define TID (host::now % THREADS)
 #define BX  (host::block[0])
 #define BY  (host::block[1])
 #define BZ  (host::block[2])
@@ -163,6 +165,10 @@ INLINE double nearest(double f)
 {
         return __builtin_rint(f);
 }
+INLINE float sqrt_f32(float f)
+{
+        return __builtin_sqrtf(f);
+}
 INLINE double sqrt_f64(double f)
 {
         return __builtin_sqrt(f);
@@ -172,10 +178,97 @@ INLINE void pdl_wait()
         host::fibre[host::now].waited = true;
         host::yield(host::AT_WAIT);
 }
+INLINE void pdl_trigger() {}
 INLINE void publish() {}
 INLINE u32 atomic_inc(u32 *p)
 {
         return (*p)++;
+}
+
+// ---- shared memory of any size, copies that land later, clusters, tensor cores ----
+
+enum { ARCH = 900, SHARED_ROOM = 112 << 10 };
+#define SHARED(T)                                                                                            \
+        alignas(128) static __attribute__((section(SHARED_SECTION))) u8 room_[sizeof(T)];                    \
+        INLINE T &shared_memory()                                                                            \
+        {                                                                                                    \
+                return *(T *)room_;                                                                          \
+        }
+#define sh shared_memory()
+
+// The copies of one turn; they land when somebody waits for it.
+struct Landing {
+        unsigned turn, wanted, asked, n;
+        struct {
+                void *to;
+                const void *from;
+                u32 bytes;
+        } copy[64];
+};
+INLINE void landing_init(Landing *l)
+{
+        l->turn = l->wanted = l->asked = l->n = 0;
+}
+INLINE void fetch_begin(Landing *l, u32 bytes)
+{
+        if (host::now % 32 == 0)
+                l->wanted = bytes;
+        host::yield(host::AT_WARP);
+}
+INLINE void fetch(void *to, const void *from, u32 bytes, Landing *l, int by)
+{
+        if (host::now % 32 != by)
+                return;
+        host::check((u64)to % 16 == 0 && (u64)from % 16 == 0 && bytes % 16 == 0, "a copy is not aligned");
+        host::check(l->n < 64, "too many copies at a time");
+        for (u32 i = 0; i < bytes; i++)
+                ((u8 *)to)[i] = 0xff;
+        l->copy[l->n].to = to, l->copy[l->n].from = from, l->copy[l->n++].bytes = bytes;
+        l->asked += bytes;
+}
+INLINE void fetch_end(Landing *) {}
+INLINE void landing_wait(Landing *l, u32 turn)
+{
+        host::yield(host::AT_WARP);
+        if (l->turn % 2 == turn && l->n) {
+                host::check(l->asked == l->wanted, "other bytes were asked for than are waited for");
+                for (u32 i = 0; i < l->n; i++)
+                        __builtin_memcpy(l->copy[i].to, l->copy[i].from, l->copy[i].bytes);
+                l->n = l->asked = 0;
+                l->turn++;
+        }
+        host::check(l->turn % 2 != turn, "waits for what nobody asked for");
+        host::yield(host::AT_WARP);
+}
+
+INLINE void cluster_arrive()
+{
+        host::check(!host::fibre[host::now].arrived, "arrives twice at a cluster's barrier");
+        host::fibre[host::now].arrived = true;
+}
+INLINE void cluster_wait()
+{
+        host::check(host::fibre[host::now].arrived, "waits at a cluster's barrier before it arrives");
+        host::yield(host::AT_CLUSTER);
+}
+template <class T> INLINE T *cluster_at(T *p, u32 rank);
+
+INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
+{
+        static u32 all[host::MOST][6];
+        int warp = host::now / 32 * 32, lane = host::now % 32, row = lane / 4, col = lane % 4 * 2;
+        for (int i = 0; i < 4; i++)
+                all[host::now][i] = a[i];
+        all[host::now][4] = b[0], all[host::now][5] = b[1];
+        host::yield(host::AT_WARP);
+        for (int i = 0; i < 4; i++)
+                for (int k = 0; k < 16; k++) {
+                        int r = row + i / 2 * 8, c = col + i % 2;
+                        u32 x = all[warp + r % 8 * 4 + k % 8 / 2][r / 8 + k / 8 * 2],
+                            y = all[warp + c * 4 + k % 8 / 2][4 + k / 8];
+                        d[i] += f16_f32(x >> (k % 2 * 16) & 0xffff) * f16_f32(y >> (k % 2 * 16) & 0xffff);
+                }
+        host::yield(host::AT_WARP);
 }
 
 // ---- the scheduler ----
@@ -207,7 +300,7 @@ static void start(int i)
         *sp = (void *)enter; // returned to; the stack is then as after a call
         for (int r = 0; r < 6; r++)
                 *--sp = 0;
-        fibre[i] = {sp, READY, false, 0};
+        fibre[i] = {sp, READY, false, 0, false};
 }
 static bool all_at(int from, int n, State s, bool or_done)
 {
@@ -225,39 +318,80 @@ static void release(int from, int n)
                 if (fibre[i].state != DONE)
                         fibre[i].state = READY;
 }
-static void run_block(bool backward, void (*gate)(bool open))
+// A block's shared memory in its place, where its threads run, or put by.
+static void move_room(u8 *by, bool in)
 {
+        Size n = SHARED_END - SHARED_FIRST;
+        if (CLUSTER > 1)
+                __builtin_memcpy(in ? SHARED_FIRST : by, in ? by : SHARED_FIRST, n);
+}
+// Runs the threads of a block until all wait for something; whether any ran.
+static bool run_ready(int first, bool backward)
+{
+        bool moved = false, any = true;
+        while (any && !error) {
+                any = false;
+                for (int k = 0; k < THREADS; k++) {
+                        int i = first + (backward ? THREADS - 1 - k : k);
+                        if (fibre[i].state != READY)
+                                continue;
+                        any = moved = true;
+                        now = i;
+                        KERNEL_SWITCH(&home, fibre[i].sp);
+                }
+                for (int w = first; w < first + THREADS; w += 32)
+                        if (all_at(w, 32, AT_WARP, false)) {
+                                release(w, 32);
+                                any = true;
+                        }
+                if (all_at(first, THREADS, AT_BARRIER, true)) {
+                        release(first, THREADS);
+                        any = true;
+                }
+        }
+        return moved;
+}
+static bool arrived(int n)
+{
+        for (int i = 0; i < n; i++)
+                if (fibre[i].state != DONE && !fibre[i].arrived)
+                        return false;
+        return true;
+}
+static void run_cluster(const u32 (&at)[3], bool backward, void (*gate)(bool open))
+{
+        enum { ALL = CLUSTER * THREADS };
         for (u8 *p = SHARED_FIRST; p < SHARED_END; p++)
                 *p = 0xff;
-        for (int i = 0; i < THREADS; i++)
+        for (int c = 0; c < CLUSTER; c++) {
+                far_room[c] = stacks + (u64)MOST * STACK + (u64)c * (SHARED_END - SHARED_FIRST);
+                move_room(far_room[c], false);
+        }
+        for (int i = 0; i < ALL; i++)
                 start(i);
         gate(false);
         for (bool moved = true; moved && !error;) {
                 moved = false;
-                for (int k = 0; k < THREADS; k++) {
-                        int i = backward ? THREADS - 1 - k : k;
-                        if (fibre[i].state != READY)
-                                continue;
-                        moved = true;
-                        now = i;
-                        KERNEL_SWITCH(&home, fibre[i].sp);
+                for (int c = 0; c < CLUSTER; c++) {
+                        block[0] = at[0], block[1] = at[1], block[2] = at[2] + c;
+                        move_room(far_room[c], true);
+                        moved |= run_ready(c * THREADS, backward);
+                        move_room(far_room[c], false);
                 }
-                for (int w = 0; w < THREADS; w += 32)
-                        if (all_at(w, 32, AT_WARP, false)) {
-                                release(w, 32);
-                                moved = true;
-                        }
-                if (all_at(0, THREADS, AT_BARRIER, true)) {
-                        release(0, THREADS);
-                        moved = true;
-                } else if (all_at(0, THREADS, AT_WAIT, false)) {
+                if (all_at(0, ALL, AT_WAIT, true)) {
                         gate(true);
-                        release(0, THREADS);
+                        release(0, ALL);
+                        moved = true;
+                }
+                for (int i = 0; i < ALL && all_at(0, ALL, AT_CLUSTER, true) && arrived(ALL);) {
+                        for (i = 0; i < ALL; i++)
+                                fibre[i].arrived = false;
+                        release(0, ALL);
                         moved = true;
                 }
         }
         gate(true);
-        for (int i = 0; i < THREADS; i++)
+        for (int i = 0; i < ALL; i++)
                 check(fibre[i].state == DONE, fibre[i].state == AT_WARP
                                                       ? "a shuffle lacks threads of its warp"
                                                       : "a barrier lacks threads of its block");
@@ -273,13 +407,19 @@ extern "C" __attribute__((visibility("default"))) const char *KERNEL_RUN(void *c
         host::args.dim = (const KernelDim *)dim;
         host::stacks = (u8 *)stacks;
         host::error = 0;
-        u64 n = (u64)grid[0] * grid[1] * grid[2];
+        u64 n = (u64)grid[0] * grid[1] * grid[2] / CLUSTER;
         for (u64 b = 0; b < n && !host::error; b++) {
                 u64 i = backward ? n - 1 - b : b;
-                host::block[0] = (u32)(i % grid[0]);
-                host::block[1] = (u32)(i / grid[0] % grid[1]);
-                host::block[2] = (u32)(i / grid[0] / grid[1]);
-                host::run_block(backward, gate);
+                const u32 at[] = {(u32)(i % grid[0]), (u32)(i / grid[0] % grid[1]),
+                        (u32)(i / grid[0] / grid[1]) * CLUSTER};
+                host::run_cluster(at, backward, gate);
         }
         return host::error;
+}
+// Of another block: where its shared memory was put by.
+template <class T> INLINE T *cluster_at(T *p, u32 rank)
+{
+        if (rank == (u32)(host::now / THREADS))
+                return p;
+        return (T *)(host::far_room[rank] + ((u8 *)p - SHARED_FIRST));
 }

@@ -447,6 +447,27 @@ static Graph *long_past(void)
         return g;
 }
 
+/* The same by attend_one: more than one group of blocks, with each thing that attention may have. */
+static Graph *long_past_one(void)
+{
+        static const char text[] =
+                "graph past {\n$e =F32[512,96]\n$q =F32[512,96]\n$k =F32[128,96]\n$v "
+                "=F32[128,96]\n$n =F32[64]\n$s =F32[8]\nstate &kv =kv[2,64,64] f16 f16\n"
+                "%0 =f32[n_tok,96] embed w $e, ids @ids\n%1 =f32[n_tok,512] matmul x %0, "
+                "w $q\n%2 =f32[n_tok,128] matmul x %0, w $k\n"
+                "%3 =f32[n_tok,128] matmul x %0, w $v\n"
+                "%4 =f32[n_tok,512], %5 =kv[2,64,64] attend q %1, kv &kv, pos @pos, seq "
+                "@seq, norm $n, k %2, v %3, knorm $n, heads 8, scale 0x1p-3, eps 0x1p-20, "
+                "rdim 64, rstyle neox\n"
+                "%6 =f32[n_tok,512] attend q %1, kv %5, pos @pos, seq @seq, sinks $s, heads 8, "
+                "window 300, scale 0x1p-3, softcap 0x1.4p+3, rdim 32, rstyle norm\n"
+                "%7 =f32[n_out,512] rows x %4, out @out\n%8 =f32[n_out,512] rows x %6, out "
+                "@out\nreturn %7, %8, %5\n}\n";
+        Graph *g = parse(arena, text, sizeof text - 1, "past");
+        bind(g, 9);
+        return g;
+}
+
 static void add(const char *name, const Graph *g, const char *words, u32 max_tok, u32 steps)
 {
         assert_true(n_trials < MAX_TRIAL);
@@ -463,6 +484,8 @@ static void make_trials(void)
         add("types, many tokens, f32", all_types(false, 7), words[3], WIDE, 1);
         add("long past", long_past(), words[0], 1, 600);
         trials[n_trials - 1].quick = 590;
+        add("long past, by clusters", long_past_one(), words[0], 1, 600);
+        trials[n_trials - 1].quick = 596;
         for (u64 i = 0; i < SEEDS; i++)
                 add(arena_fmt(arena, "seed %llu", (unsigned long long)i), rand_graph(arena, i, false),
                         words[i % 4], i % 2 ? WIDE : 1, i % 2 ? 2 : 5);

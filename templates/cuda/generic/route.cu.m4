@@ -9,11 +9,11 @@ m4_include(«prelude.m4»)
 m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)
 enum { E = MOE_E, KTOP = MOE_k, GROUPS = MOE_groups, GROUPS_K = MOE_groups_k, SPLIT = MOE_SPLIT };
-__shared__ float z[E], s[E], c[E], w[KTOP];
+__shared__ float z[E];
+m4_include(«choose.m4»)
 __shared__ double sums[WARPS];
 __shared__ u32 ended;
-m4_ifelse(m4_eval(MOE_groups > 1), 1, «__shared__ float best[GROUPS];
-»)moe_has(«w», «moe_quant(MOE_TYPE_w)
+moe_has(«w», «moe_quant(MOE_TYPE_w)
 typedef MOE_TYPE_w W;
 enum { K = MOE_K, PAD = (K + 15) / 16 * 16, CHUNK = CHUNK_OF(PAD, 1, 36864), ROWS = (E + SPLIT - 1) / SPLIT, DEPTH = 8 };
 __shared__ ActsF32<1, CHUNK> acts;
@@ -66,23 +66,6 @@ INLINE bool product_of(const Args &a, u32 t)
         return true;
 }
 », «»)
-INLINE bool above(float p, float q) { return p > q || (q != q && p == p); }
-
-// s = softmax(z) over n, by the first warp.
-INLINE void softmax(const float *from, float *to, int n)
-{
-        float top = -INF, all = 0;
-        for (int i = TID; i < n; i += 32)
-                top = max1(top, from[i]);
-        top = warp_max(top);
-        for (int i = TID; i < n; i += 32)
-                all += exp1(from[i] - top);
-        all = warp_sum(all);
-        for (int i = TID; i < n; i += 32)
-                to[i] = exp1(from[i] - top) / all;
-        warp_barrier();
-}
-
 moe_kernel
 {
         u32 t = BX;
@@ -94,55 +77,5 @@ moe_has(«w», «        if (!product_of(a, t))
         for (int i = TID; i < E; i += THREADS)
                 z[i] = ((const float *)moe_arg(«x»))[(u64)t * E + i];
 »)        barrier();
-m4_ifelse(MOE_gate, softmax, «        if (TID < 32)
-                softmax(z, s, E);
-», MOE_gate, sigmoid, «        for (int i = TID; i < E; i += THREADS)
-                s[i] = 1.0f / (1.0f + exp1(-z[i]));
-», «        for (int i = TID; i < E; i += THREADS)
-                s[i] = z[i];
-»)        barrier();
-        // Scores grow with the logits, so without a bias these say the order, free of rounding.
-        for (int i = TID; i < E; i += THREADS)
-                c[i] = moe_has(«bias», «s[i] + ((const float *)moe_arg(«bias»))[i]», «m4_ifelse(m4_eval(MOE_groups > 1), 1, «s[i]», «z[i]»)»);
-        barrier();
-m4_ifelse(m4_eval(MOE_groups > 1), 1, «        // Only the best groups' experts stay: by the sum of a group's two best.
-        for (int g = TID; g < GROUPS; g += THREADS) {
-                float one = -INF, two = -INF;
-                for (int i = g * (E / GROUPS); i < (g + 1) * (E / GROUPS); i++)
-                        if (c[i] > one)
-                                two = one, one = c[i];
-                        else if (c[i] > two)
-                                two = c[i];
-                best[g] = E / GROUPS > 1 ? one + two : one;
-        }
-        barrier();
-        for (int i = TID; i < E; i += THREADS) {
-                int rank = 0, g = i / (E / GROUPS);
-                for (int o = 0; o < GROUPS; o++)
-                        rank += best[o] > best[g] || (best[o] == best[g] && o < g);
-                if (rank >= GROUPS_K)
-                        c[i] = -INF;
-        }
-        barrier();
-»)        Route *to = (Route *)moe_arg(«out0») + (u64)t * KTOP;
-        for (int i = TID; i < E; i += THREADS) {
-                int rank = 0;
-                float mine = c[i];
-                for (int o = 0; o < E; o++)
-                        rank += above(c[o], mine) || (o < i && !above(mine, c[o]));
-                if (rank < KTOP) {
-                        to[rank].id = i;
-                        w[rank] = s[i];
-                }
-        }
-        barrier();
-        if (TID < 32) {
-                moe_if(MOE_gate, softmax_k, «softmax(w, w, KTOP);», «»)
-                float sum = 0;
-                for (int n = 0; n < KTOP; n++)
-                        sum += w[n];
-                for (int n = TID; n < KTOP; n += 32)
-                        to[n].w = w[n] moe_if(MOE_renorm, 1, «/ sum», «») * (float)MOE_wscale;
-                (void)sum;
-        }
+        choose(a, z, (Route *)moe_arg(«out0») + (u64)t * KTOP);
 }

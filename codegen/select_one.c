@@ -1,0 +1,128 @@
+/* How CUDA cuts operations in steps of one token (templates OP_one): a block or less a processor, whole rows
+ * of weights to a warp, each on its way through shared memory before the launch in front has ended.
+ *
+ * Facts beside those of select_cuda.c: RPB and PART, chosen so that a launch is one wave of blocks; CLUSTER,
+ * blocks that join what they have through each other's shared memory; BLOCKS, of THREADS threads a processor,
+ * for which there must be registers. */
+#include "codegen/select_part.h"
+
+#define PROCESSORS 132 /* of the largest of today's devices but one; fewer take a second wave */
+#define WARPS      16
+#define CLUSTER    8
+#define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
+
+static bool has(const Ctx *c, Slot s)
+{
+        return in_get(c->n, s) != REF_NONE;
+}
+
+static i64 row_bytes(const Ctx *c, Ref w)
+{
+        const Weight *t = &c->g->weight[ref_idx(w)];
+        const u64 dim[4] = {1, t->dim[t->rank - 1], 1, 1};
+        return (i64)plan_weight_bytes(t->type, PLAN_split, 2, dim);
+}
+
+/* A warp's rows and the activations of n values. */
+static bool fits(const Ctx *c, i64 rows, i64 n)
+{
+        bool q8 = attr_i(c->n, A_act) == ACT_q8;
+        return rows > 0 && WARPS * rows + n * (q8 ? 3 : 8) / 2 + 4096 <= ROOM;
+}
+
+static bool matmul_fits(const Ctx *c)
+{
+        i64 most = 0;
+        for (u32 i = 0; i < c->n->nout; i++)
+                most = MAX(most, row_bytes(c, in_nth(c->n, S_w, i)));
+        return sel_type(c, S_x).dim[0].sym != DIM_const && fits(c, most, sel_last(c, S_x));
+}
+static bool experts_up_fits(const Ctx *c)
+{
+        return fits(c, row_bytes(c, in_get(c->n, S_gate)) + row_bytes(c, in_get(c->n, S_up)),
+                sel_dim(c, S_gate, 2));
+}
+static bool experts_down_fits(const Ctx *c)
+{
+        i64 slots = sel_last(c, S_route);
+        return slots <= 32 &&
+               fits(c, slots * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
+}
+static bool route_fits(const Ctx *c)
+{
+        Ref w = in_get(c->n, S_w);
+        return w != REF_NONE && !wtype_info[c->g->weight[ref_idx(w)].type].quant &&
+               sel_dim(c, S_w, 0) <= 1024 && sel_dim(c, S_w, 1) <= 12288;
+}
+/* Heads whose values a lane has in eights, with both of each pair that is rotated, and in registers. */
+static bool attend_fits(const Ctx *c)
+{
+        const State *st = sel_state(c);
+        bool pairs = attr_i(c->n, A_rstyle) != ROPE_neox || attr_i(c->n, A_rdim) % 64 == 0;
+        return st->ktype == D_f16 && st->vtype == D_f16 && st->dv && !attr_i(c->n, A_dv) && pairs &&
+               st->dk % 32 == 0 && st->dk <= 128 && st->dv % 64 == 0 && st->dv <= 128 &&
+               attr_i(c->n, A_heads) / st->heads <= 8;
+}
+
+bool one_fits(const Ctx *c)
+{
+        switch (c->n->op) {
+        case OP_matmul:
+                return matmul_fits(c);
+        case OP_experts_up:
+                return !has(c, S_order) && experts_up_fits(c);
+        case OP_experts_down:
+                return !has(c, S_order) && experts_down_fits(c);
+        case OP_route:
+                return route_fits(c);
+        case OP_attend:
+                return attend_fits(c);
+        default:
+                return false;
+        }
+}
+
+static i64 blocks_of(const Ctx *c, i64 rpb)
+{
+        i64 n = 0;
+        for (u32 i = 0; i < c->n->nout; i++)
+                n += sel_tiles(dim_last(&sel_result(c, i)->type), rpb);
+        return n;
+}
+
+/* The fewest rows a block with which the launch is one wave. */
+static i64 rows_in_a_wave(const Ctx *c)
+{
+        i64 least = 1, most = 1;
+        while (blocks_of(c, most) > PROCESSORS)
+                most *= 2;
+        while (least < most) {
+                i64 mid = (least + most) / 2;
+                if (blocks_of(c, mid) > PROCESSORS)
+                        least = mid + 1;
+                else
+                        most = mid;
+        }
+        return MAX(least, 8);
+}
+static i64 columns_in_a_wave(const Ctx *c)
+{
+        i64 f = sel_dim(c, S_gate, 1), slots = sel_last(c, S_route), cols = 16;
+        while (cols < 512 && sel_tiles(f, cols) * slots > PROCESSORS)
+                cols += 16;
+        return cols;
+}
+
+void one_begin(Ctx *c)
+{
+        bool attend = c->n->op == OP_attend;
+        c->k->op = arena_fmt(c->k->arena, "%s_one", c->k->op);
+        c->s->threads = attend ? 128 : 32 * WARPS;
+        c->rows = c->n->op == OP_route ? 0 : rows_in_a_wave(c);
+        if (c->n->op == OP_experts_up)
+                c->cols = columns_in_a_wave(c);
+        if (attend || c->n->op == OP_route)
+                key_int(c->k, "CLUSTER", CLUSTER);
+        else
+                key_int(c->k, "BLOCKS", 2);
+}

@@ -1,0 +1,83 @@
+// A token's experts, by the whole block: z, its logits, are in shared memory; an expert's place is how many are above it.
+__shared__ float s[E], w[KTOP];
+__shared__ int pick[KTOP];
+m4_ifelse(m4_eval(MOE_groups > 1), 1, «__shared__ float best[GROUPS];
+»)INLINE bool above(float p, float q) { return p > q || (q != q && p == p); }
+
+// s = softmax(z) over n, by the first warp.
+INLINE void softmax(const float *from, float *to, int n)
+{
+        float top = -INF, all = 0;
+        for (int i = TID; i < n; i += 32)
+                top = max1(top, from[i]);
+        top = warp_max(top);
+        for (int i = TID; i < n; i += 32)
+                all += exp1(from[i] - top);
+        all = warp_sum(all);
+        for (int i = TID; i < n; i += 32)
+                to[i] = exp1(from[i] - top) / all;
+        warp_barrier();
+}
+
+INLINE void choose(const Args &a, const float (&z)[E], Route *to)
+{
+m4_ifelse(MOE_gate, softmax, «        if (TID < 32)
+                softmax(z, s, E);
+», MOE_gate, sigmoid, «        for (int i = TID; i < E; i += THREADS)
+                s[i] = 1.0f / (1.0f + exp1(-z[i]));
+», «        for (int i = TID; i < E; i += THREADS)
+                s[i] = z[i];
+»)        // Scores grow with the logits, so without a bias these say the order, free of rounding.
+m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const float (&c)[E] = z;
+», «        __shared__ float c[E];
+        barrier();
+        for (int i = TID; i < E; i += THREADS)
+                c[i] = s[i] moe_has(«bias», «+ ((const float *)moe_arg(«bias»))[i]», «»);
+        barrier();
+»)m4_ifelse(m4_eval(MOE_groups > 1), 1, «        // Only the best groups' experts stay: by the sum of a group's two best.
+        for (int g = TID; g < GROUPS; g += THREADS) {
+                float one = -INF, two = -INF;
+                for (int i = g * (E / GROUPS); i < (g + 1) * (E / GROUPS); i++)
+                        if (c[i] > one)
+                                two = one, one = c[i];
+                        else if (c[i] > two)
+                                two = c[i];
+                best[g] = E / GROUPS > 1 ? one + two : one;
+        }
+        barrier();
+        for (int i = TID; i < E; i += THREADS) {
+                int rank = 0, g = i / (E / GROUPS);
+                for (int o = 0; o < GROUPS; o++)
+                        rank += best[o] > best[g] || (best[o] == best[g] && o < g);
+                if (rank >= GROUPS_K)
+                        c[i] = -INF;
+        }
+        barrier();
+»)        // SHARE threads an expert.
+        enum { SHARE = THREADS / E >= 4 ? 4 : 1 };
+        for (int j = TID; j < (E * SHARE + 31) / 32 * 32; j += THREADS) {
+                int i = j / SHARE, rank = 0;
+                float mine = i < E ? c[i] : 0;
+                for (int o = j % SHARE; o < E; o += SHARE)
+                        rank += above(c[o], mine) || (o < i && !above(mine, c[o]));
+                for (int m = 1; m < SHARE; m *= 2)
+                        rank += shfl_xor(rank, m);
+                if (i < E && j % SHARE == 0 && rank < KTOP)
+                        pick[rank] = i;
+        }
+        barrier();
+        if (TID < 32) {
+                for (int n = TID; n < KTOP; n += 32)
+                        w[n] = s[pick[n]];
+                warp_barrier();
+                moe_if(MOE_gate, softmax_k, «softmax(w, w, KTOP);», «»)
+                float sum = 0;
+                for (int n = 0; n < KTOP; n++)
+                        sum += w[n];
+                for (int n = TID; n < KTOP; n += 32) {
+                        Route r = {pick[n], w[n] moe_if(MOE_renorm, 1, «/ sum», «») * (float)MOE_wscale};
+                        to[n] = r;
+                }
+                (void)sum;
+        }
+}
