@@ -54,14 +54,12 @@ static bool route_fits(const Ctx *c)
         return w != REF_NONE && !wtype_info[c->g->weight[ref_idx(w)].type].quant &&
                sel_dim(c, S_w, 0) <= 1024 && sel_dim(c, S_w, 1) <= 12288;
 }
-/* Heads whose values a lane has in eights, with both of each pair that is rotated, and in registers. */
+/* Heads of which a lane has eights, in registers. */
 static bool attend_fits(const Ctx *c)
 {
         const State *st = sel_state(c);
-        bool pairs = attr_i(c->n, A_rstyle) != ROPE_neox || attr_i(c->n, A_rdim) % 64 == 0;
-        return st->ktype == D_f16 && st->vtype == D_f16 && st->dv && !attr_i(c->n, A_dv) && pairs &&
-               st->dk % 32 == 0 && st->dk <= 128 && st->dv % 64 == 0 && st->dv <= 128 &&
-               attr_i(c->n, A_heads) / st->heads <= 8;
+        return st->ktype == D_f16 && st->vtype == D_f16 && st->dv && !attr_i(c->n, A_dv) && st->dk % 32 == 0 &&
+               st->dk <= 128 && st->dv % 64 == 0 && st->dv <= 128 && attr_i(c->n, A_heads) / st->heads <= 8;
 }
 
 bool one_fits(const Ctx *c)

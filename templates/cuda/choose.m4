@@ -2,8 +2,15 @@
 __shared__ float s[E], w[KTOP];
 __shared__ int pick[KTOP];
 m4_ifelse(m4_eval(MOE_groups > 1), 1, «__shared__ float best[GROUPS];
-»)INLINE bool above(float p, float q) { return p > q || (q != q && p == p); }
+»)// Numbers in the order of floats, NaN below all.
+INLINE i32 order_of(float f)
+{
+        i32 b = (i32)f32_bits(f + 0.0f);
+        return f != f ? (i32)0x80000000 : b < 0 ? b ^ 0x7fffffff : b;
+}
 
+// Usage: moe_direct: 1 where of a softmax only the shares of the chosen among themselves are wanted.
+m4_define(«moe_direct», «m4_ifelse(MOE_gate-MOE_renorm-m4_eval(MOE_groups > 1)-moe_has(«bias», 1, 0), softmax-1-0-0, 1, 0)»)m4_dnl
 // s = softmax(z) over n, by the first warp.
 INLINE void softmax(const float *from, float *to, int n)
 {
@@ -21,7 +28,7 @@ INLINE void softmax(const float *from, float *to, int n)
 
 INLINE void choose(const Args &a, const float (&z)[E], Route *to)
 {
-m4_ifelse(MOE_gate, softmax, «        if (TID < 32)
+m4_ifelse(moe_direct, 1, «», MOE_gate, softmax, «        if (TID < 32)
                 softmax(z, s, E);
 », MOE_gate, sigmoid, «        for (int i = TID; i < E; i += THREADS)
                 s[i] = 1.0f / (1.0f + exp1(-z[i]));
@@ -57,9 +64,12 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
         enum { SHARE = THREADS / E >= 4 ? 4 : 1 };
         for (int j = TID; j < (E * SHARE + 31) / 32 * 32; j += THREADS) {
                 int i = j / SHARE, rank = 0;
-                float mine = i < E ? c[i] : 0;
-                for (int o = j % SHARE; o < E; o += SHARE)
-                        rank += above(c[o], mine) || (o < i && !above(mine, c[o]));
+                i32 mine = order_of(i < E ? c[i] : 0);
+#pragma unroll 8
+                for (int o = j % SHARE; o < E; o += SHARE) {
+                        i32 other = order_of(c[o]);
+                        rank += other > mine || (o < i && other == mine);
+                }
                 for (int m = 1; m < SHARE; m *= 2)
                         rank += shfl_xor(rank, m);
                 if (i < E && j % SHARE == 0 && rank < KTOP)
@@ -68,7 +78,7 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
         barrier();
         if (TID < 32) {
                 for (int n = TID; n < KTOP; n += 32)
-                        w[n] = s[pick[n]];
+                        w[n] = m4_ifelse(moe_direct, 1, «exp1(z[pick[n]] - z[pick[0]])», «s[pick[n]]»);
                 warp_barrier();
                 moe_if(MOE_gate, softmax_k, «softmax(w, w, KTOP);», «»)
                 float sum = 0;

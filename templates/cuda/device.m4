@@ -86,7 +86,14 @@ INLINE u32 f32_f16(float f)
         asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
         return h;
 }
+INLINE u32 pack_f16(float low, float high)
+{
+        u32 v;
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
+        return v;
+}
 INLINE float bits_f32(u32 b) { return __uint_as_float(b); }
+INLINE u32 f32_bits(float f) { return __float_as_uint(f); }
 
 // Rounded as they stand: never joined into a multiply-add.
 INLINE float mul1(float a, float b)

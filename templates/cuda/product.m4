@@ -10,7 +10,9 @@ m4_include(«unpack.m4»)
 // Usage: moe_acts: the struct of activations that this kernel's products take, by MOE_act.
 m4_define(«moe_acts», «m4_ifelse(MOE_act, q8, «ActsQ8», «ActsF32»)»)m4_dnl
 // NT tokens by N values from position `from` on. q8: codes; for each 16 a scale, and scale times the sum of its codes.
+// Groups lie by fours apart: what neighbouring lanes read of a unit of 64 values lies side by side.
 template <int NT, int N> struct ActsQ8 {
+        static INLINE_IN int place(int g) { return g % 4 * (N / 64) + g / 4; }
         U4 q[NT][N / 16];
         float d[NT][N / 16], s[NT][N / 16];
 };
@@ -30,7 +32,7 @@ template <> struct Unit<false> {
                 for (int g = 0; g < W::UNIT / 16; g++) {
                         u32 c[RB][4];
                         float s[RB], m[RB];
-                        int at = W::at(v, g);
+                        int at = x.place(W::at(v, g));
 #pragma unroll
                         for (int r = 0; r < RB; r++)
                                 w[r].group(v, g, c[r], s[r], m[r]);
@@ -81,8 +83,8 @@ template <> struct Unit<true> {
 #pragma unroll
                         for (int t = 0; t < NT; t++) {
                                 int at = v * (W::UNIT / 4) + i;
-                                u32 q = ((const u32 *)x.q[t])[at];
-                                float d = x.d[t][at / 4];
+                                u32 q = ((const u32 *)x.q[t])[4 * x.place(at / 4) + at % 4];
+                                float d = x.d[t][x.place(at / 4)];
 #pragma unroll
                                 for (int r = 0; r < RB; r++)
 #pragma unroll
@@ -220,9 +222,9 @@ template <int K, int PAD, int S, int NT, int N> INLINE void fill(ActsQ8<NT, N> &
                         v[c] = i < N / 4 ? value_at<K, PAD, S>(x, from + 4 * i + c, w, r) : 0;
                 u32 q = quantize4(v, d, s);
                 if (i < N / 4) {
-                        ((u32 *)a.q[t])[i] = q;
+                        ((u32 *)a.q[t])[4 * a.place(i / 4) + i % 4] = q;
                         if (i % 4 == 0)
-                                a.d[t][i / 4] = d, a.s[t][i / 4] = s;
+                                a.d[t][a.place(i / 4)] = d, a.s[t][a.place(i / 4)] = s;
                 }
         }
 }
@@ -239,9 +241,9 @@ template <int K, int NT, int N> INLINE void copy(ActsQ8<NT, N> &a, int t, const 
         for (int i = TID; i < N / 16; i += THREADS) {
                 bool in = from + 16 * i < K;
                 U4 none = {0, 0, 0, 0};
-                a.q[t][i] = in ? *(const U4 *)(q + from + 16 * i) : none;
-                a.d[t][i] = in ? d[from / 16 + i] : 0;
-                a.s[t][i] = in ? s[from / 16 + i] : 0;
+                a.q[t][a.place(i)] = in ? *(const U4 *)(q + from + 16 * i) : none;
+                a.d[t][a.place(i)] = in ? d[from / 16 + i] : 0;
+                a.s[t][a.place(i)] = in ? s[from / 16 + i] : 0;
         }
 }
 template <int NT, int N> INLINE void clear(ActsQ8<NT, N> &a, int t)

@@ -15,15 +15,19 @@
 // K filled up to whole blocks of any type.
 #define WHOLE(k) (((k) + 255) / 256 * 256)
 
-// RB rows that lie one behind the other: acc[r][0] += row r times x, lane by lane.
-template <class W, int K, int RB, class X> INLINE void product_here(const u8 *rows, const X &x, float (&acc)[RB][1])
+// Whole turns of a warp over n units, without a question where none is needed.
+#define EACH_UNIT(u, n) for (int u = TID % 32; u < (n) / 32 * 32 || ((n) % 32 && u < (n)); u += 32)
+
+// RB rows that lie `apart` bytes apart: acc[r][0] += row r times x, lane by lane.
+template <class W, int K, int RB, class X> INLINE void product_here(const u8 *rows, int apart, const X &x, float (&acc)[RB][1])
 {
-#pragma unroll 4
-        for (int u = TID % 32; u < Row<W, K>::UNITS; u += 32) {
+        enum { UNITS = Row<W, K>::UNITS };
+#pragma unroll 1
+        EACH_UNIT(u, UNITS) {
                 W w[RB];
 #pragma unroll
                 for (int r = 0; r < RB; r++)
-                        w[r].template load<K>(rows + r * Row<W, K>::BYTES, u);
+                        w[r].template load<K>(rows + r * apart, u);
                 Unit<(bool)W::FLOAT>::dot(w, u, x, acc);
         }
 }
@@ -68,9 +72,9 @@ template <int K, int N> struct Maker {
                         product_of<NORM>(j, v);
                         u32 q = quantize4(v, d, s);
                         if (N / 4 % THREADS == 0 || i < N / 4) {
-                                ((u32 *)a.q[0])[i] = q;
+                                ((u32 *)a.q[0])[4 * a.place(i / 4) + i % 4] = q;
                                 if (i % 4 == 0)
-                                        a.d[0][i / 4] = d, a.s[0][i / 4] = s;
+                                        a.d[0][a.place(i / 4)] = d, a.s[0][a.place(i / 4)] = s;
                         }
                 }
         }

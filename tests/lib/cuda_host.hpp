@@ -131,6 +131,10 @@ INLINE float bits_f32(u32 b)
 {
         return __builtin_bit_cast(float, b);
 }
+INLINE u32 f32_bits(float f)
+{
+        return __builtin_bit_cast(u32, f);
+}
 INLINE float f16_f32(u32 h)
 {
         u32 m = (h & 0x7fff) << 13, sign = (h & 0x8000) << 16;
@@ -148,6 +152,10 @@ INLINE u32 f32_f16(float f)
         if (m < 0x38800000)
                 return sign | (__builtin_bit_cast(u32, bits_f32(m) + 0.5f) - 0x3f000000);
         return sign | (m - 0x38000000 + 0xfff + (m >> 13 & 1)) >> 13;
+}
+INLINE u32 pack_f16(float low, float high)
+{
+        return f32_f16(low) | f32_f16(high) << 16;
 }
 INLINE float mul1(float a, float b)
 {

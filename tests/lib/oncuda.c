@@ -174,8 +174,8 @@ static moec_status compile(Jobs *j, u32 i, moec_error *e)
         int code = 0;
         moec_status st = child_run(argv, j->work, NULL, 0, &out, &errors, &code, e);
         if (st == MOEC_OK && code != 0)
-                st = (fail)(e, MOEC_TOOLCHAIN, "c++ failed (status %d) on kernel %s: %.600s", code,
-                        j->unit[i].key->text, errors.p ? errors.p : "");
+                st = (fail)(e, MOEC_TOOLCHAIN, "c++ failed (status %d) on kernel %s: %.700s", code,
+                        j->unit[i].key->name, errors.p ? errors.p : "");
         buf_free(&out);
         buf_free(&errors);
         return st;

@@ -18,6 +18,7 @@ moe_early(«kv»)
 moe_early(«kvv»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, SPLIT = MOE_SPLIT, GROUPS = SPLIT / CLUSTER };
 enum { NJ = DK / 32, NV = DV / 64, NT = DV / 8, TILE = 16, EACH = MOE_EACH };
+enum { PAIRS = (DK / 2 + 31) / 32, MINE = (G + WARPS) / WARPS }; // a lane's pairs of a head, a warp's heads with the own key
 #define SCALE ((float)MOE_scale)
 #define CAP ((float)MOE_softcap)
 struct alignas(16) Part {
@@ -30,60 +31,69 @@ __device__ float far_o[GROUPS][HEADS][DV], far_top[GROUPS][HEADS], far_total[GRO
 __device__ u32 count[KVH][CLUSTER];
 __shared__ u32 ended;
 
-// What a lane has of a head: for each 32 values 8 neighbours, 32 j + 8 (lane % 4) on.
-typedef float Eight[NJ][8];
-INLINE void load_head(const float *x, Eight &v)
-{
+// The queries rounded to f16, and what that left; the token's own keys and values as the cache has them.
+alignas(16) __shared__ u16 query[2][8][DK], own_key[DK], own_value[DV];
+
+// The pair p of a head: those that are rotated together, then the rest as it comes.
+INLINE int first_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p : », «»)2 * p; }
+INLINE int second_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p + HALF : », «»)2 * p + 1; }
+struct Head {
+        float v[PAIRS][2];
+        INLINE_IN void load(const float *x)
+        {
 #pragma unroll
-        for (int j = 0; j < NJ; j++)
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                        F4 f = *(const F4 *)(x + 32 * j + 8 * (TID % 4) + 4 * h);
-                        v[j][4 * h] = f.x, v[j][4 * h + 1] = f.y, v[j][4 * h + 2] = f.z, v[j][4 * h + 3] = f.w;
+                for (int i = 0; i < PAIRS; i++) {
+                        int p = 32 * i + TID % 32;
+                        bool in = DK % 64 == 0 || p < DK / 2;
+                        v[i][0] = in ? x[first_of(p)] : 0, v[i][1] = in ? x[second_of(p)] : 0;
                 }
-}
-// v = rope(norm(v)), of four lanes together; w: the norm's weights, if it has one.
-INLINE void place(Eight &v, const float *w)
-{
-        if (w) {
-                float s = 0;
-#pragma unroll
-                for (int j = 0; j < NJ; j++)
-                        for (int e = 0; e < 8; e++)
-                                s = fma1(v[j][e], v[j][e], s);
-                s += shfl_xor(s, 1);
-                s += shfl_xor(s, 2);
-                float r = 1.0f / sqrt_f32(s / (float)DK + (float)MOE_eps);
-#pragma unroll
-                for (int j = 0; j < NJ; j++)
-                        for (int e = 0; e < 8; e++)
-                                v[j][e] = v[j][e] * r * w[32 * j + 8 * (TID % 4) + e];
         }
-moe_if(MOE_HALF, 0, «», «moe_if(MOE_rstyle, neox, «#pragma unroll
-        for (int j = 0; j < HALF / 32; j++)
-                for (int e = 0; e < 8; e++) {
-                        int i = 32 * j + 8 * (TID % 4) + e;
-                        float p = v[j][e], q = v[j + HALF / 32][e], c = turn_cos[i], s = turn_sin[i];
-                        v[j][e] = mul1(p, c) - mul1(q, s);
-                        v[j + HALF / 32][e] = mul1(q, c) + mul1(p, s);
+        // rope(norm(v)) by a warp; w: the norm's weights, if it has one.
+        INLINE_IN void place(const float *w)
+        {
+                float s = 0, r = 1;
+                for (int i = 0; w && i < PAIRS; i++)
+                        s = fma1(v[i][0], v[i][0], fma1(v[i][1], v[i][1], s));
+                if (w)
+                        r = 1.0f / sqrt_f32(warp_sum(s) / (float)DK + (float)MOE_eps);
+#pragma unroll
+                for (int i = 0; i < PAIRS; i++) {
+                        int p = 32 * i + TID % 32;
+                        if (DK % 64 && p >= DK / 2)
+                                break;
+                        float x = w ? v[i][0] * r * w[first_of(p)] : v[i][0], y = w ? v[i][1] * r * w[second_of(p)] : v[i][1];
+                        moe_if(MOE_HALF, 0, «», «if (p < HALF) {
+                                float c = turn_cos[p], t = turn_sin[p], x1 = mul1(x, c) - mul1(y, t);
+                                y = mul1(y, c) + mul1(x, t);
+                                x = x1;
+                        }»)
+                        v[i][0] = x, v[i][1] = y;
                 }
-», «#pragma unroll
-        for (int j = 0; j < NJ; j++)
-                for (int e = 0; e < 8; e += 2) {
-                        int i = 16 * j + 4 * (TID % 4) + e / 2;
-                        if (i < HALF) {
-                                float p = v[j][e], q = v[j][e + 1], c = turn_cos[i], s = turn_sin[i];
-                                v[j][e] = mul1(p, c) - mul1(q, s);
-                                v[j][e + 1] = mul1(q, c) + mul1(p, s);
+        }
+        // To places 0 .. DK - 1; with low what the rounding left.
+        INLINE_IN void store(u16 *high, u16 *low, float by) const
+        {
+#pragma unroll
+                for (int i = 0; i < PAIRS; i++) {
+                        int p = 32 * i + TID % 32;
+                        for (int k = 0; k < 2; k++) {
+                                int at = k ? second_of(p) : first_of(p);
+                                float x = v[i][k] * by;
+                                u32 h = f32_f16(x);
+                                if (DK % 64 && p >= DK / 2)
+                                        break;
+                                high[at] = (u16)h;
+                                if (low)
+                                        low[at] = (u16)f32_f16(x - f16_f32(h));
                         }
                 }
-»)»)}
-INLINE u32 pack(float a, float b) { return f32_f16(a) | f32_f16(b) << 16; }
+        }
+};
 // The pair rounded to f16, and what that left.
 INLINE void halves(float a, float b, u32 &high, u32 &low)
 {
-        high = pack(a, b);
-        low = pack(a - f16_f32(high & 0xffff), b - f16_f32(high >> 16));
+        high = pack_f16(a, b);
+        low = pack_f16(a - f16_f32(high & 0xffff), b - f16_f32(high >> 16));
 }
 
 // 16 positions of a head's cache, as the lane's part of the products: of keys, rows p0 + lane / 4 and 8 behind; of values, rows
@@ -163,34 +173,53 @@ INLINE void attend_tile(const Queries &q, const Tile &t, State &s, i32 p0, i32 l
 }
 
 INLINE u64 first_row(const Args &a) { return ((u64)(u32)*(const i32 *)moe_arg(«seq») * KVH + BY) * a.dim->n_ctx; }
-moe_has(«k», «
-// The token's own keys and values: to the cache, and into the tile that has their place.
-INLINE void append(const Args &a, Tile &t, i32 p0, i32 pos)
+// A warp's heads, between the wait and a barrier; own: this block has the token's own place, and appends.
+INLINE void prepare(const Args &a, bool own, i32 pos)
 {
-        u16 *key = (u16 *)moe_arg(«kv») + (first_row(a) + (u32)pos) * DK, *value = (u16 *)moe_arg(«kvv») + (first_row(a) + (u32)pos) * DV;
-        int row = pos - p0, r = TID % 32 / 4;
-        Eight k;
-        load_head((const float *)moe_arg(«k») + BY * DK, k);
-        place(k, moe_has(«knorm», «knorm_w», 0));
+        int warp = TID / 32;
+        Head h[MINE];
 #pragma unroll
-        for (int j = 0; j < NJ; j++) {
-                U4 f = {pack(k[j][0], k[j][1]), pack(k[j][2], k[j][3]), pack(k[j][4], k[j][5]), pack(k[j][6], k[j][7])};
+        for (int i = 0; i < MINE; i++) {
+                int n = warp + WARPS * i;
+                if (n < G)
+                        h[i].load((const float *)moe_arg(«q») + (BY * G + (u32)n) * DK);
+                moe_has(«k», «else if (n == G && own)
+                        h[i].load((const float *)moe_arg(«k») + BY * DK);», «»)
+        }
+moe_has(«k», «        u16 *key = (u16 *)moe_arg(«kv») + (first_row(a) + (u32)pos) * DK, *value = (u16 *)moe_arg(«kvv») + (first_row(a) + (u32)pos) * DV;
+        for (int i = TID; own && i < DV; i += THREADS)
+                value[i] = own_value[i] = (u16)f32_f16(((const float *)moe_arg(«v»))[BY * DV + (u32)i]);
+», «»)#pragma unroll
+        for (int i = 0; i < MINE; i++) {
+                int n = warp + WARPS * i;
+                if (n < G) {
+                        h[i].place(moe_has(«norm», «norm_w», 0));
+                        h[i].store(query[0][n], query[1][n], SCALE);
+                }
+                moe_has(«k», «else if (n == G && own) {
+                        h[i].place(moe_has(«knorm», «knorm_w», 0));
+                        h[i].store(own_key, 0, 1);
+                        h[i].store(key, 0, 1);
+                }», «»)
+        }
+}
+moe_has(«k», «
+// The token's own keys and values into the tile that has their place; nothing behind them.
+INLINE void put_own(Tile &t, int row)
+{
+        int r = TID % 32 / 4;
+#pragma unroll
+        for (int j = 0; j < NJ; j++)
                 for (int h = 0; h < 2; h++)
                         if (row == 8 * h + r)
-                                t.k[h][j] = f;
-                if (r == 0)
-                        *(U4 *)(key + 32 * j + 8 * (TID % 4)) = f;
-        }
+                                t.k[h][j] = *(const U4 *)&own_key[32 * j + 8 * (TID % 4)];
 #pragma unroll
-        for (int n = 0; n < NV; n++) {
-                const F4 *v = (const F4 *)((const float *)moe_arg(«v») + BY * DV + DV / 8 * r + 8 * n);
-                U4 f = {pack(v[0].x, v[0].y), pack(v[0].z, v[0].w), pack(v[1].x, v[1].y), pack(v[1].z, v[1].w)}, none = {0, 0, 0, 0};
-                for (int i = 0; i < 4; i++)
+        for (int n = 0; n < NV; n++)
+                for (int i = 0; i < 4; i++) {
+                        U4 none = {0, 0, 0, 0};
                         if (Tile::value_row(i) >= row)
-                                t.v[i][n] = Tile::value_row(i) == row ? f : none;
-                if (TID % 4 == 0)
-                        *(U4 *)(value + DV / 8 * r + 8 * n) = f;
-        }
+                                t.v[i][n] = Tile::value_row(i) == row ? *(const U4 *)&own_value[DV / 8 * r + 8 * n] : none;
+                }
 }
 », «»)
 // A warp's state to its part. A lane has 32 neighbouring values of a head, in places turned so that lanes meet no bank twice.
@@ -248,8 +277,10 @@ INLINE void join(const Args &a, u32 rank, u32 groups)
         for (u32 i = rank * THREADS + (u32)TID; i < G * DV; i += CLUSTER * THREADS) {
                 Sum s = {-INF, 0, 0};
                 u32 head = BY * G + i / DV;
+#pragma unroll 1
                 for (u32 g = 0; g < groups; g++)
                         s.meet(load_far(&far_top[g][head]));
+#pragma unroll 1
                 for (u32 g = 0; g < groups; g++)
                         s.add(load_far(&far_top[g][head]), load_far(&far_total[g][head]), load_far(&far_o[g][head][i % DV]));
                 put(a, head, (int)(i % DV), s);
@@ -270,8 +301,12 @@ moe_kernel
         i32 blocks = (i32)groups * CLUSTER, block = (i32)BZ, each = blocks * WARPS, mine = TID / 32 * blocks + block;
         const u16 *keys = (const u16 *)moe_arg(«kv») + first_row(a) * DK, *values = (const u16 *)moe_arg(«kvv») + first_row(a) * DV;
         Tile t;
-        if (mine < tiles)
-                t.load(keys, values, TILE * (from + mine), pos);
+        // Its tiles from the last to the first: the last may need the token's own.
+        i32 first = mine < tiles ? mine + (tiles - 1 - mine) / each * each : -1;
+        if (first >= 0)
+                t.load(keys, values, TILE * (from + first), pos);
+        for (int i = TID; G < 8 && i < 2 * 8 * DK; i += THREADS)
+                query[i / (8 * DK)][i / DK % 8][i % DK] = 0;
         for (int i = TID; i < DK; i += THREADS) {
                 moe_has(«norm», «norm_w[i] = ((const float *)moe_arg(«norm»))[i];», «»)
                 moe_has(«knorm», «knorm_w[i] = ((const float *)moe_arg(«knorm»))[i];», «»)
@@ -279,29 +314,24 @@ moe_kernel
         moe_if(MOE_HALF, 0, «», «rope_table(pos, moe_has(«freqs», «(const float *)moe_arg(«freqs»)», «0»));»)
         barrier();
         pdl_wait();
+        prepare(a, block == (tiles - 1) % blocks, pos);
+        barrier();
         State s = {{}, -INF, 0};
         Queries q;
-        {
-                Eight v;
-                int head = TID % 32 / 4;
-                load_head((const float *)moe_arg(«q») + (BY * G + (u32)(head < G ? head : 0)) * DK, v);
-                place(v, moe_has(«norm», «norm_w», 0));
 #pragma unroll
-                for (int j = 0; j < NJ; j++)
-                        for (int i = 0; i < 4; i++) {
-                                float by = head < G ? SCALE : 0;
-                                halves(v[j][2 * i] * by, v[j][2 * i + 1] * by, q.a[j][i / 2][i % 2 * 2], q.a[j][i / 2][i % 2 * 2 + 1]);
-                        }
-        }
-        // Every warp comes through here as often: shuffles want whole warps, and these are.
+        for (int j = 0; j < NJ; j++)
+                for (int n = 0; n < 2; n++) {
+                        U4 f = *(const U4 *)&query[n][TID % 32 / 4][32 * j + 8 * (TID % 4)];
+                        q.a[j][0][n] = f.x, q.a[j][0][2 + n] = f.y, q.a[j][1][n] = f.z, q.a[j][1][2 + n] = f.w;
+                }
+        moe_has(«k», «if (first == tiles - 1)
+                put_own(t, pos - TILE * (from + first));», «»)
 #pragma unroll 1
-        for (i32 i = mine; i < tiles; i += each) {
+        for (i32 i = first; i >= 0; i -= each) {
                 i32 p0 = TILE * (from + i);
-                if (i != mine)
+                if (i != first)
                         t.load(keys, values, p0, pos);
-moe_has(«k», «                if (i == tiles - 1)
-                        append(a, t, p0, pos);
-», «»)                attend_tile(q, t, s, p0, low, pos);
+                attend_tile(q, t, s, p0, low, pos);
         }
         put_part(s);
         cluster_arrive();
@@ -314,8 +344,10 @@ moe_has(«k», «                if (i == tiles - 1)
         for (u32 i = rank * THREADS + (u32)TID; i < G * DV; i += CLUSTER * THREADS) {
                 int head = (int)(i / DV), d = (int)(i % DV);
                 Sum all = {-INF, 0, 0};
+#pragma unroll 4
                 for (int k = 0; k < CLUSTER * WARPS && k / CLUSTER * blocks + k % CLUSTER < in_cluster; k++)
                         all.meet(cluster_at(&part[k / CLUSTER], k % CLUSTER)->top[head]);
+#pragma unroll 4
                 for (int k = 0; k < CLUSTER * WARPS && k / CLUSTER * blocks + k % CLUSTER < in_cluster; k++) {
                         const Part *p = cluster_at(&part[k / CLUSTER], k % CLUSTER);
                         all.add(p->top[head], p->total[head], p->o[head][turned(head, d)]);

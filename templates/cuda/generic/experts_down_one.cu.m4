@@ -65,16 +65,14 @@ moe_if(moe_made, 1, «        fill<K, R::PAD, KTOP>(sh.acts, 0, (const float *)m
                 float acc = 0;
                 float res = moe_has(«res», «((const float *)moe_arg(«res»))[row]», 0);
                 landing_wait(&sh.landed[warp][stage], (u32)(tile / STAGES) & 1);
-#pragma unroll
-                for (int v0 = 0; v0 < ALL; v0 += 32) {
-                        int v = v0 + TID % 32, s = v / R::UNITS;
-                        if (ALL % 32 == 0 || v < ALL) {
-                                W f[1];
-                                float y[1][1] = {};
-                                f[0].load<K>(sh.ring[warp][stage][s], v % R::UNITS);
-                                Unit<(bool)W::FLOAT>::dot(f, v, sh.acts, y);
-                                acc = fma1(sh.by[s], y[0][0], acc);
-                        }
+#pragma unroll 1
+                EACH_UNIT(v, ALL) {
+                        int s = v / R::UNITS;
+                        W f[1];
+                        float y[1][1] = {};
+                        f[0].load<K>(sh.ring[warp][stage][s], v % R::UNITS);
+                        Unit<(bool)W::FLOAT>::dot(f, v, sh.acts, y);
+                        acc = fma1(sh.by[s], y[0][0], acc);
                 }
                 if (STAGES < TILES) {
                         warp_barrier();

@@ -2,7 +2,8 @@
 //
 // x f32 or q8 [1, K]; route [1, KTOP]; gate, up split [E, F, K]; out f32 or q8 [1, KTOP, F].
 // A block: PART rows of F of one slot. A warp owns every WARPS-th row of both matrices; it asks for its rows as soon as it knows
-// the expert. The launch behind it may read the route before its own wait: triggered only after this one's.
+// the expert. The launch behind it, which reads the
+// route before its own wait, is let go when half of the rows are here, so that its rows follow these.
 // Grid: ceil(F / PART), KTOP. 512 threads.
 //
 //      H100, Q4_K q8 K 2048, F 768, 8 of 128 experts, GB/s: ?
@@ -24,6 +25,7 @@ struct Shared {
         moe_acts«»<1, N_ACT> acts;
         float part[WARPS], h[PART];
         Landing landed[WARPS][STAGES];
+        u8 alone[ARCH >= 900 && ARCH < 1200 ? 4096 : 16]; // more than half of what there is: never two of these blocks on a processor
 };
 SHARED(Shared)
 
@@ -50,7 +52,6 @@ moe_kernel
 moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
 », «»)        pdl_wait();
-        pdl_trigger();
         u32 e = (u32)((const Route *)moe_arg(«route»))[BY].id;
         moe_if(moe_made, 1, «x.values((const float *)moe_arg(«x»));», «»)
         const u8 *wg = (const u8 *)moe_arg(«gate») + (u64)e * F * sizeof(Pair::gate), *wu = (const u8 *)moe_arg(«up») + (u64)e * F * sizeof(Pair::up);
@@ -70,15 +71,20 @@ moe_if(moe_made, 1, «        x.fill<moe_has(«norm», 1, 0)>(sh.acts);
                         sh.h[i] = 0;
                         continue;
                 }
-                float acc[2][1] = {}, accg[1][1] = {}, accu[1][1] = {};
+                float acc[2][1] = {};
+                const Pair &at = sh.ring[warp][stage];
                 landing_wait(&sh.landed[warp][stage], (u32)(tile / STAGES) & 1);
-                product_here<WG, K>(sh.ring[warp][stage].gate, sh.acts, accg);
-                product_here<WU, K>(sh.ring[warp][stage].up, sh.acts, accu);
-                if (STAGES < TILES) {
+                if (tile == TILES / 2)
+                        pdl_trigger();
+moe_if(MOE_TYPE_gate, MOE_TYPE_up, «                product_here<WG, K>(at.gate, sizeof at.gate, sh.acts, acc);
+», «                float accg[1][1] = {}, accu[1][1] = {};
+                product_here<WG, K>(at.gate, 0, sh.acts, accg);
+                product_here<WU, K>(at.up, 0, sh.acts, accu);
+                acc[0][0] = accg[0][0], acc[1][0] = accu[0][0];
+»)                if (STAGES < TILES) {
                         warp_barrier();
                         ask(wg, wu, tile + STAGES, first);
                 }
-                acc[0][0] = accg[0][0], acc[1][0] = accu[0][0];
                 float y = Sums<2, 1>::of(acc) * r, g = shfl(y, 0), u = shfl(y, 16);
                 moe_has(«gate_b», «g += ((const float *)moe_arg(«gate_b»))[(u64)e * F + row];», «»)
                 moe_has(«up_b», «u += ((const float *)moe_arg(«up_b»))[(u64)e * F + row];», «»)

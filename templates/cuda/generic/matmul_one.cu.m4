@@ -9,8 +9,12 @@
 m4_include(«prelude.m4»)
 m4_include(«product.m4»)
 m4_include(«stream.m4»)
-enum { K = MOE_K, N_ACT = WHOLE(K), RPB = MOE_RPB, RB = RPB >= 8 * WARPS ? 2 : 1, TILES = (RPB + RB * WARPS - 1) / (RB * WARPS) };
+enum { K = MOE_K, N_ACT = WHOLE(K), RPB = MOE_RPB, RB = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS, TILES = (RPB + RB * WARPS - 1) / (RB * WARPS) };
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_quant(moe_fact(«TYPE_w», I))»)
+// Usage: moe_type_first(I): the first weight that has weight I's type. moe_types: how many types there are.
+m4_define(«moe_type_first», «moe_type_from(0, $1)»)m4_dnl
+m4_define(«moe_type_from», «m4_ifelse(moe_fact(«TYPE_w», «$1»), moe_fact(«TYPE_w», «$2»), «$1», «moe_type_from(m4_incr(«$1»), «$2»)»)»)m4_dnl
+m4_define(«moe_types», m4_eval(0 moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, + 1)»)))m4_dnl
 union Rows {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[RB * Row<moe_fact(«TYPE_w», I), K>::BYTES];
 »)};
@@ -23,30 +27,50 @@ struct Shared {
 };
 SHARED(Shared)
 
-template <class W> INLINE void ask(const u8 *w, int tile, int first, int end)
+// What a block has to do: rows first .. end - 1 of a weight.
+struct Job {
+        const u8 *w;
+        float *out;
+        const float *bias;
+        int first, end, bytes, type; // bytes of a row; which weight's type it has
+};
+INLINE Job job_of(const Args &a)
 {
-        int warp = TID / 32, row = first + (tile * WARPS + warp) * RB, stage = tile % STAGES;
-        if (row >= end)
+        Job j;
+moe_for(«I», 0, m4_eval(MOE_NW - 1), «        if (BX >= moe_fact(«START», I) && BX < moe_fact(«END», I)) {
+                j.w = (const u8 *)a.arg[moe_fact(«ARG_w», I)];
+                j.out = (float *)a.arg[moe_fact(«ARG_out», I)];
+                j.bias = m4_ifdef(«MOE_ARG_bias»I, «(const float *)a.arg[moe_fact(«ARG_bias», I)]», 0);
+                j.first = (int)(BX - moe_fact(«START», I)) * RPB;
+                j.end = j.first + RPB < moe_fact(«N», I) ? j.first + RPB : moe_fact(«N», I);
+                j.bytes = Row<moe_fact(«TYPE_w», I), K>::BYTES;
+                j.type = moe_type_first(I);
+        }
+»)        return j;
+}
+INLINE void ask(const Job &j, int tile)
+{
+        int warp = TID / 32, row = j.first + (tile * WARPS + warp) * RB, stage = tile % STAGES;
+        if (row >= j.end)
                 return;
-        u32 bytes = (u32)(row + RB <= end ? RB : end - row) * Row<W, K>::BYTES;
+        u32 bytes = (u32)((row + RB <= j.end ? RB : j.end - row) * j.bytes);
         Landing *l = &sh.landed[warp][stage];
         fetch_begin(l, bytes);
-        fetch(&sh.ring[warp][stage], w + (u64)(u32)row * Row<W, K>::BYTES, bytes, l, 0);
+        fetch(&sh.ring[warp][stage], j.w + (u64)(u32)row * (u32)j.bytes, bytes, l, 0);
         fetch_end(l);
 }
-moe_for(«I», 0, m4_eval(MOE_NW - 1), «
-INLINE void rows_«»I«»(const Args &a, int block)
+
+moe_kernel
 {
-        typedef moe_fact(«TYPE_w», I) W;
         typedef Sums<RB, 1> S;
-        enum { N = moe_fact(«N», I) };
-        const u8 *w = (const u8 *)a.arg[moe_fact(«ARG_w», I)];
-        int first = block * RPB, end = first + RPB < N ? first + RPB : N, warp = TID / 32;
+        pdl_trigger();
+        Job j = job_of(a);
+        int warp = TID / 32;
         if (TID % 32 < STAGES)
                 landing_init(&sh.landed[warp][TID % 32]);
         warp_barrier();
         for (int i = 0; i < STAGES; i++)
-                ask<W>(w, i, first, end);
+                ask(j, i);
 moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
@@ -59,31 +83,25 @@ moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
         float r = moe_has(«norm», «rms_of(sh.part, K, (float)MOE_eps)», 1);
 #pragma unroll 1
         for (int tile = 0; tile < TILES; tile++) {
-                int row = first + (tile * WARPS + warp) * RB;
-                if (row >= end)
+                int row = j.first + (tile * WARPS + warp) * RB, n = row + S::row();
+                if (row >= j.end)
                         break;
                 float acc[RB][1] = {};
+                bool mine = S::mine() && n < j.end;
+                moe_has(«res», «float res = mine ? ((const float *)moe_arg(«res»))[n] : 0;», «»)
+                const u8 *at = (const u8 *)&sh.ring[warp][tile % STAGES];
                 landing_wait(&sh.landed[warp][tile % STAGES], (u32)(tile / STAGES) & 1);
-                product_here<W, K>((const u8 *)&sh.ring[warp][tile % STAGES], sh.acts, acc);
-                if (STAGES < TILES) {
+moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, «                if (moe_types == 1 || j.type == I)
+                        product_here<moe_fact(«TYPE_w», I), K>(at, Row<moe_fact(«TYPE_w», I), K>::BYTES, sh.acts, acc);
+»)»)                if (STAGES < TILES) {
                         warp_barrier();
-                        ask<W>(w, tile + STAGES, first, end);
+                        ask(j, tile + STAGES);
                 }
                 float y = S::of(acc) * r;
-                int n = row + S::row();
-                if (S::mine() && n < end) {
-                        m4_ifdef(«MOE_ARG_bias»I, «y += ((const float *)a.arg[moe_fact(«ARG_bias», I)])[n];»)
-                        moe_has(«res», «y += ((const float *)moe_arg(«res»))[n];», «»)
-                        ((float *)a.arg[moe_fact(«ARG_out», I)])[n] = y;
+                if (mine) {
+                        if (j.bias)
+                                y += j.bias[n];
+                        j.out[n] = y moe_has(«res», «+ res», «»);
                 }
         }
 }
-»)
-moe_kernel
-{
-        pdl_trigger();
-moe_for(«I», 0, m4_eval(MOE_NW - 1), «        if (BX < moe_fact(«END», I)) {
-                rows_«»I«»(a, (int)(BX - moe_fact(«START», I)));
-                return;
-        }
-»)}

@@ -1,35 +1,35 @@
 // Q4_K: a block of 256 is 8 sub-blocks of 32. d, dmin: f16; scales and minimums of 6 bits in 12 bytes; codes of 4 bits, two
-// sub-blocks in the nibbles of 32 bytes. A unit: 16 of these bytes, half of either sub-block.
-// The scale and minimum of sub-block 2 p + g: for the first four whole in the low 6 bits of a byte; else 4 bits in the last four
-// bytes and 2 in the tops of the first eight.
-INLINE void scales_Q4_K(u32 d, u32 dmin, const u32 (&t)[3], int p, int g, float &s, float &m)
+// sub-blocks in the nibbles of 32 bytes. A unit: 64 values, two sub-blocks.
+// The scale and minimum of sub-block 2 p + n. t: of the 12 bytes, bytes 2 (p % 2) and the next of each four: for the first four
+// sub-blocks whole in the low 6 bits of a byte; else 4 bits in the last four bytes and 2 in the tops of the first eight.
+INLINE void scales_Q4_K(u32 d, u32 dmin, const u32 (&t)[3], int p, int n, float &s, float &m)
 {
-        u32 sc = p < 2 ? t[0] & 0x3f3f3f3f : (t[2] & 0x0f0f0f0f) | (t[0] >> 2 & 0x30303030);
-        u32 mn = p < 2 ? t[1] & 0x3f3f3f3f : (t[2] >> 4 & 0x0f0f0f0f) | (t[1] >> 2 & 0x30303030);
-        int shift = 16 * (p & 1) + 8 * g;
-        s = f16_f32(d) * (float)(sc >> shift & 255);
-        m = f16_f32(dmin) * (float)(mn >> shift & 255);
+        u32 sc = p < 2 ? t[0] & 0x3f3f : (t[2] & 0x0f0f) | (t[0] >> 2 & 0x3030);
+        u32 mn = p < 2 ? t[1] & 0x3f3f : (t[2] >> 4 & 0x0f0f) | (t[1] >> 2 & 0x3030);
+        s = f16_f32(d) * (float)(sc >> (8 * n) & 255);
+        m = f16_f32(dmin) * (float)(mn >> (8 * n) & 255);
 }
 struct Q4_K {
-        enum { FLOAT = 0, UNIT = 32, BLOCK = 256, MIN = 1 };
+        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1 };
         template <int K> struct At {
                 enum { M = A16(K / 256 * 2), T = 2 * M, Q = T + A16(K / 256 * 12), ROW = Q + K / 256 * 128 };
         };
-        U4 q;
+        U4 q[2];
         u32 d, dmin, t[3];
         template <int K> INLINE_IN void load(const u8 *row, int u)
         {
-                int b = u / 8;
-                q = W16(row + At<K>::Q + 16 * u);
+                int b = u / 4;
+                for (int h = 0; h < 2; h++)
+                        q[h] = W16(row + At<K>::Q + 32 * u + 16 * h);
                 d = W2(row + 2 * b);
                 dmin = W2(row + At<K>::M + 2 * b);
                 for (int i = 0; i < 3; i++)
-                        t[i] = W4(row + At<K>::T + 12 * b + 4 * i);
+                        t[i] = W2(row + At<K>::T + 12 * b + 4 * i + 2 * (u % 2));
         }
-        static INLINE_IN int at(int u, int g) { return u / 2 * 4 + 2 * g + u % 2; }
+        static INLINE_IN int at(int u, int g) { return 4 * u + 2 * (g % 2) + g / 2; }
         INLINE_IN void group(int u, int g, u32 (&w)[4], float &s, float &m) const
         {
-                nibbles(q, g, w);
-                scales_Q4_K(d, dmin, t, u / 2 % 4, g, s, m);
+                nibbles(q[g / 2], g % 2, w);
+                scales_Q4_K(d, dmin, t, u % 4, g % 2, s, m);
         }
 };
