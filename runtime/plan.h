@@ -75,10 +75,10 @@ typedef struct PlanMeta {
 } PlanMeta;
 
 typedef struct PlanKernel {
-        u32 name;                 /* the symbol in its code */
-        u32 key;                  /* the Key, printed */
-        u32 image;                /* CODE images are numbered in PlanImage order within CODE; CPU: always 0 */
-        u32 threads;              /* a block; CPU: 1 */
+        u32 name;    /* the symbol in its code */
+        u32 key;     /* the Key, printed */
+        u32 image;   /* CODE images are numbered in PlanImage order within CODE; CPU: always 0 */
+        u32 threads; /* a block; CPU: 1 */
         u32 pad;
         u32 flags;                /* target's own */
         u64 source, source_bytes; /* in SOURCE: the expanded text */
