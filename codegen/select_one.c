@@ -58,8 +58,9 @@ static bool route_fits(const Ctx *c)
 static bool attend_fits(const Ctx *c)
 {
         const State *st = sel_state(c);
-        return st->ktype == D_f16 && st->vtype == D_f16 && st->dv && !attr_i(c->n, A_dv) && st->dk % 32 == 0 &&
-               st->dk <= 128 && st->dv % 64 == 0 && st->dv <= 128 && attr_i(c->n, A_heads) / st->heads <= 8;
+        return st->ktype == D_f16 && st->vtype == D_f16 && st->dv && !attr_i(c->n, A_dv) &&
+               st->dk % 32 == 0 && st->dk <= 128 && st->dv % 64 == 0 && st->dv <= 128 &&
+               attr_i(c->n, A_heads) / st->heads <= 8;
 }
 
 bool one_fits(const Ctx *c)
