@@ -69,6 +69,8 @@ static void begin(Ctx *c)
         c->one = one_token(c) && one_fits(c);
         if (c->one)
                 one_begin(c);
+        if (many_attends(c))
+                many_attend_begin(c);
         c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
@@ -117,6 +119,10 @@ static void grid_kv_append(Ctx *c)
 }
 static void grid_attend(Ctx *c)
 {
+        if (many_attends(c)) {
+                many_attend_grid(c);
+                return;
+        }
         i64 heads = sel_state(c)->heads,
             split = one_token(c) ? size(c, "SPLIT", 1, 64, clamp(128 / heads, 1, 32)) : 1;
         if (c->one) {

@@ -41,4 +41,10 @@ i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
 bool one_fits(const Ctx *c);
 void one_begin(Ctx *c);
 
+/* select_attend.c: whether it is an attend, of steps of many tokens, that has the kernel attend_many; its
+ * block and its grid. */
+bool many_attends(const Ctx *c);
+void many_attend_begin(Ctx *c);
+void many_attend_grid(Ctx *c);
+
 #endif

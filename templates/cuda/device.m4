@@ -49,6 +49,12 @@ INLINE float load_far(const float *p)
         asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
         return v;
 }
+INLINE F4 load_far4(const float *p)
+{
+        F4 v;
+        asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
+        return v;
+}
 
 INLINE u32 shfl_xor(u32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE i32 shfl_xor(i32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
@@ -59,6 +65,8 @@ INLINE i32 shfl(i32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE float shfl(float v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE void barrier() { __syncthreads(); }
 INLINE void warp_barrier() { __syncwarp(); }
+// For a part of the block: barrier 1 to 15, whole warps, as many threads as come.
+INLINE void part_barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
 // c + the four products of signed bytes.
 INLINE i32 dp4a(u32 a, u32 b, i32 c)
@@ -121,6 +129,20 @@ INLINE double nearest(double f)
         asm("cvt.rni.f64.f64 %0, %1;" : "=d"(i) : "d"(f));
         return i;
 }
+// The other operand where one is NaN.
+INLINE float max_f32(float a, float b)
+{
+        float c;
+        asm("max.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+        return c;
+}
+// 2^f to 2 ulp.
+INLINE float exp2_f32(float f)
+{
+        float e;
+        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(f));
+        return e;
+}
 INLINE float sqrt_f32(float f)
 {
         float s;
@@ -155,11 +177,20 @@ INLINE u32 atomic_inc(u32 *p) { return atomicAdd(p, 1u); }
 #define sh shared_memory()
 // What a block may have of it where two are to share a processor.
 enum { SHARED_ROOM = ARCH == 800 || ARCH == 870 || (ARCH >= 900 && ARCH < 1200) ? (ARCH == 800 || ARCH == 870 ? 80 : 112) << 10 : 48 << 10 };
+// What a block may have of it alone on a processor.
+enum { WHOLE_ROOM = ARCH == 800 || ARCH == 870 ? 163 << 10 : ARCH >= 900 && ARCH < 1200 ? 227 << 10 : 99 << 10 };
+
+INLINE u32 shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+// 16 bytes to shared memory, some time before this thread's next copies_wait is over.
+INLINE void copy16(void *to, const void *from)
+{
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_at(to)), "l"(from) : "memory");
+}
+INLINE void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // Copies that land later. A whole warp begins a batch of `bytes`, asks for its copies (16-byte parts; lane `by` is the one to do it
 // where one is enough), ends the batch; whoever waits for turn 0, 1, 0, ... of its barrier sees all of it.
 struct Landing { u64 at; };
-INLINE u32 shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 INLINE void landing_init(Landing *l)
 {
         asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_at(l)), "r"(ARCH >= 900 ? 1 : 32) : "memory");
@@ -255,4 +286,20 @@ INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
         asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// Four 8 x 8 blocks of 16-bit values in shared memory, by a warp: lane l says where row l % 8 of block l / 8 is, and gets of each
+// block row l / 4's values 2 (l % 4) and the next; turned: of each block column l / 4's.
+INLINE void ldmatrix(u32 (&d)[4], const void *row)
+{
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                     : "r"(shared_at(row))
+                     : "memory");
+}
+INLINE void ldmatrix_turned(u32 (&d)[4], const void *row)
+{
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                     : "r"(shared_at(row))
+                     : "memory");
 }

@@ -17,7 +17,7 @@ typedef decltype(sizeof 0) Size;
 
 namespace host
 {
-enum State { READY, AT_BARRIER, AT_WARP, AT_WAIT, AT_CLUSTER, DONE };
+enum State { READY, AT_BARRIER, AT_PART, AT_WARP, AT_WAIT, AT_CLUSTER, DONE };
 enum { STACK = 128 * 1024, MOST = 8192 };
 struct Fibre {
         void *sp;
@@ -25,6 +25,7 @@ struct Fibre {
         bool waited;
         unsigned turn; // of the two places for what is shuffled
         bool arrived;  // at the cluster's barrier
+        int part, threads; // of the barrier for a part
 };
 static Fibre fibre[MOST];
 static int now;               // of all threads of a cluster
@@ -97,6 +98,10 @@ INLINE float load_far(const float *p)
 {
         return *p;
 }
+INLINE F4 load_far4(const float *p)
+{
+        return host::aligned<F4>(p);
+}
 template <class T> INLINE T shfl_xor(T v, int m)
 {
         return host::swap(v, host::now % 32 ^ m);
@@ -112,6 +117,11 @@ INLINE void barrier()
 INLINE void warp_barrier()
 {
         host::yield(host::AT_WARP);
+}
+INLINE void part_barrier(int id, int threads)
+{
+        host::fibre[host::now].part = id, host::fibre[host::now].threads = threads;
+        host::yield(host::AT_PART);
 }
 INLINE i32 dp4a(u32 a, u32 b, i32 c)
 {
@@ -173,6 +183,14 @@ INLINE double nearest(double f)
 {
         return __builtin_rint(f);
 }
+INLINE float max_f32(float a, float b)
+{
+        return __builtin_fmaxf(a, b);
+}
+INLINE float exp2_f32(float f)
+{
+        return __builtin_exp2f(f);
+}
 INLINE float sqrt_f32(float f)
 {
         return __builtin_sqrtf(f);
@@ -195,7 +213,7 @@ INLINE u32 atomic_inc(u32 *p)
 
 // ---- shared memory of any size, copies that land later, clusters, tensor cores ----
 
-enum { ARCH = 900, SHARED_ROOM = 112 << 10 };
+enum { ARCH = 900, SHARED_ROOM = 112 << 10, WHOLE_ROOM = 227 << 10 };
 #define SHARED(T)                                                                                            \
         alignas(128) static __attribute__((section(SHARED_SECTION))) u8 room_[sizeof(T)];                    \
         INLINE T &shared_memory()                                                                            \
@@ -203,6 +221,31 @@ enum { ARCH = 900, SHARED_ROOM = 112 << 10 };
                 return *(T *)room_;                                                                          \
         }
 #define sh shared_memory()
+
+// A thread's copies; they land when it waits.
+struct Copies {
+        u32 n;
+        struct {
+                void *to;
+                const void *from;
+        } copy[64];
+};
+static Copies copies[CLUSTER * THREADS];
+INLINE void copy16(void *to, const void *from)
+{
+        Copies *c = &copies[host::now];
+        host::check((u64)to % 16 == 0 && (u64)from % 16 == 0, "a copy is not aligned");
+        host::check(c->n < 64, "too many copies at a time");
+        host::aligned<U4>(from);
+        __builtin_memset(to, 0xff, 16);
+        c->copy[c->n].to = to, c->copy[c->n++].from = from;
+}
+INLINE void copies_wait()
+{
+        Copies *c = &copies[host::now];
+        for (; c->n; c->n--)
+                __builtin_memcpy(c->copy[c->n - 1].to, c->copy[c->n - 1].from, 16);
+}
 
 // The copies of one turn; they land when somebody waits for it.
 struct Landing {
@@ -279,6 +322,29 @@ INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
         host::yield(host::AT_WARP);
 }
 
+// Where every lane's row is; then block b's value, row r, column c.
+static const u16 *matrix_row[CLUSTER * THREADS];
+INLINE void ldmatrix_any(u32 (&d)[4], const void *row, bool turned)
+{
+        int warp = host::now / 32 * 32, lane = host::now % 32, r = lane / 4, c = lane % 4 * 2;
+        host::check((u64)row % 16 == 0, "a row of a matrix is not aligned");
+        matrix_row[host::now] = (const u16 *)row;
+        host::yield(host::AT_WARP);
+        for (int b = 0; b < 4; b++) {
+                const u16 *const *at = matrix_row + warp + 8 * b;
+                d[b] = turned ? at[c][r] | (u32)at[c + 1][r] << 16 : at[r][c] | (u32)at[r][c + 1] << 16;
+        }
+        host::yield(host::AT_WARP);
+}
+INLINE void ldmatrix(u32 (&d)[4], const void *row)
+{
+        ldmatrix_any(d, row, false);
+}
+INLINE void ldmatrix_turned(u32 (&d)[4], const void *row)
+{
+        ldmatrix_any(d, row, true);
+}
+
 // ---- the scheduler ----
 
 extern "C" void KERNEL(const Args a);
@@ -308,7 +374,7 @@ static void start(int i)
         *sp = (void *)enter; // returned to; the stack is then as after a call
         for (int r = 0; r < 6; r++)
                 *--sp = 0;
-        fibre[i] = {sp, READY, false, 0, false};
+        fibre[i] = {sp, READY, false, 0, false, 0, 0};
 }
 static bool all_at(int from, int n, State s, bool or_done)
 {
@@ -325,6 +391,24 @@ static void release(int from, int n)
         for (int i = from; i < from + n; i++)
                 if (fibre[i].state != DONE)
                         fibre[i].state = READY;
+}
+// Lets those go on who are all at one barrier for a part of the block; whether any did.
+static bool release_part(int first)
+{
+        for (int i = first; i < first + THREADS; i++) {
+                int n = 0;
+                if (fibre[i].state != AT_PART)
+                        continue;
+                for (int k = first; k < first + THREADS; k++)
+                        n += fibre[k].state == AT_PART && fibre[k].part == fibre[i].part;
+                if (n != fibre[i].threads)
+                        continue;
+                for (int k = first + THREADS - 1; k >= i; k--)
+                        if (fibre[k].state == AT_PART && fibre[k].part == fibre[i].part)
+                                fibre[k].state = READY;
+                return true;
+        }
+        return false;
 }
 // A block's shared memory in its place, where its threads run, or put by.
 static void move_room(u8 *by, bool in)
@@ -352,6 +436,7 @@ static bool run_ready(int first, bool backward)
                                 release(w, 32);
                                 any = true;
                         }
+                any |= release_part(first);
                 if (all_at(first, THREADS, AT_BARRIER, true)) {
                         release(first, THREADS);
                         any = true;
