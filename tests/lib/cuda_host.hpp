@@ -304,27 +304,27 @@ INLINE void cluster_wait()
 }
 template <class T> INLINE T *cluster_at(T *p, u32 rank);
 
-INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
+/* Never inlined: kernels have hundreds, and compile for long otherwise. */
+#define ONCE static __attribute__((noinline, unused))
+static float mma_a[CLUSTER * THREADS / 32][16][16], mma_b[CLUSTER * THREADS / 32][8][16]; // rows; columns
+ONCE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
 {
-        static u32 all[host::MOST][6];
-        int warp = host::now / 32 * 32, lane = host::now % 32, row = lane / 4, col = lane % 4 * 2;
+        int lane = host::now % 32, row = lane / 4, col = lane % 4 * 2;
+        auto x = mma_a[host::now / 32], y = mma_b[host::now / 32];
+        for (int i = 0; i < 8; i++)
+                x[row + i / 2 % 2 * 8][col + i % 2 + i / 4 * 8] = f16_f32(a[i / 2] >> (i % 2 * 16) & 0xffff);
         for (int i = 0; i < 4; i++)
-                all[host::now][i] = a[i];
-        all[host::now][4] = b[0], all[host::now][5] = b[1];
+                y[row][col + i % 2 + i / 2 * 8] = f16_f32(b[i / 2] >> (i % 2 * 16) & 0xffff);
         host::yield(host::AT_WARP);
         for (int i = 0; i < 4; i++)
-                for (int k = 0; k < 16; k++) {
-                        int r = row + i / 2 * 8, c = col + i % 2;
-                        u32 x = all[warp + r % 8 * 4 + k % 8 / 2][r / 8 + k / 8 * 2],
-                            y = all[warp + c * 4 + k % 8 / 2][4 + k / 8];
-                        d[i] += f16_f32(x >> (k % 2 * 16) & 0xffff) * f16_f32(y >> (k % 2 * 16) & 0xffff);
-                }
+                for (int k = 0; k < 16; k++)
+                        d[i] += x[row + i / 2 * 8][k] * y[col + i % 2][k];
         host::yield(host::AT_WARP);
 }
 
 // Where every lane's row is; then block b's value, row r, column c.
 static const u16 *matrix_row[CLUSTER * THREADS];
-INLINE void ldmatrix_any(u32 (&d)[4], const void *row, bool turned)
+ONCE void ldmatrix_any(u32 (&d)[4], const void *row, bool turned)
 {
         int warp = host::now / 32 * 32, lane = host::now % 32, r = lane / 4, c = lane % 4 * 2;
         host::check((u64)row % 16 == 0, "a row of a matrix is not aligned");
@@ -395,20 +395,17 @@ static void release(int from, int n)
 // Lets those go on who are all at one barrier for a part of the block; whether any did.
 static bool release_part(int first)
 {
-        for (int i = first; i < first + THREADS; i++) {
-                int n = 0;
-                if (fibre[i].state != AT_PART)
-                        continue;
-                for (int k = first; k < first + THREADS; k++)
-                        n += fibre[k].state == AT_PART && fibre[k].part == fibre[i].part;
-                if (n != fibre[i].threads)
-                        continue;
-                for (int k = first + THREADS - 1; k >= i; k--)
-                        if (fibre[k].state == AT_PART && fibre[k].part == fibre[i].part)
-                                fibre[k].state = READY;
-                return true;
-        }
-        return false;
+        int here[16] = {}, wanted[16] = {};
+        bool any = false;
+        for (int i = first; i < first + THREADS; i++)
+                if (fibre[i].state == AT_PART)
+                        here[fibre[i].part & 15]++, wanted[fibre[i].part & 15] = fibre[i].threads;
+        for (int i = first; i < first + THREADS; i++)
+                if (fibre[i].state == AT_PART && here[fibre[i].part & 15] == wanted[fibre[i].part & 15]) {
+                        fibre[i].state = READY;
+                        any = true;
+                }
+        return any;
 }
 // A block's shared memory in its place, where its threads run, or put by.
 static void move_room(u8 *by, bool in)

@@ -527,17 +527,19 @@ static void make_trials(void)
         static const struct {
                 const char *name;
                 int heads, kvh, dk, dv;
+                u32 quick;
                 const char *attrs;
-        } m[] = {{"many, 8 heads a key", 16, 2, 128, 128,
+        } m[] = {{"many, 8 heads a key", 8, 1, 128, 128, 8,
                          "norm $n, scale 0x1p-3, eps 0x1p-20, rdim 128, rstyle neox"},
-                {"many, each thing", 8, 1, 64, 64,
+                {"many, each thing", 8, 1, 64, 64, 8,
                         "norm $n, sinks $s, freqs $f, window 200, scale 0x1p-3, softcap 0x1.4p+3, eps "
-                        "0x1p-20, rdim "
-                        "32, rstyle norm"},
-                {"many, odd", 6, 2, 48, 80, "scale 0x1p-2"}, {"many, wide", 12, 1, 256, 192, "scale 0x1p-4"}};
+                        "0x1p-20, rdim 32, rstyle norm"},
+                {"many, odd", 6, 2, 48, 80, 8, "scale 0x1p-2"},
+                {"many, wide", 12, 1, 256, 192, 0, "scale 0x1p-4"}};
         for (u32 i = 0; i < COUNT(m); i++) {
-                add(m[i].name, many(m[i].heads, m[i].kvh, m[i].dk, m[i].dv, m[i].attrs), words[3], MANY, 10);
-                trials[n_trials - 1].quick = 8;
+                add(m[i].name, many(m[i].heads, m[i].kvh, m[i].dk, m[i].dv, m[i].attrs), words[3], MANY,
+                        m[i].quick + 2);
+                trials[n_trials - 1].quick = m[i].quick;
                 trials[n_trials - 1].runs = true;
         }
         for (u64 i = 0; i < SEEDS; i++)
