@@ -250,8 +250,17 @@ static void auto_says_why(void **state)
         cuda->n_device = 0;
         assert_int_equal(load(&opt, &c, ""), MOEC_OK);
         moec_get_timing(c, &t);
-        assert_true(!strncmp(t.target, "cpu", 3) && strstr(t.target, "(auto: no CUDA device)"));
+        assert_true(
+                !strncmp(t.target, "cpu", 3) && strstr(t.target, "(auto: the CUDA driver sees no device)"));
         moec_unload(c);
+        *cuda = fresh;
+        cuda->version = 11080;
+        assert_int_equal(load(&opt, &c, ""), MOEC_OK);
+        moec_get_timing(c, &t);
+        assert_non_null(strstr(t.target, " (auto: the CUDA driver is too old)"));
+        moec_unload(c);
+        *cuda = fresh;
+        cuda->n_device = 0;
         opt.target = "cuda";
         assert_int_equal(load(&opt, &c, "sees no device"), MOEC_NO_DEVICE);
         *cuda = fresh;
