@@ -4,7 +4,7 @@
 #include "runtime/driver.h"
 #include "runtime/exec_part.h"
 
-#define CUDA_MAX_ARG 256 /* of a launch */
+#define CUDA_MAX_ARG 64 /* of a launch: what plan_open lets pass */
 
 typedef struct CudaRt {
         Rt rt;
