@@ -1,7 +1,7 @@
 // attend_many: attend in steps of many tokens, on tensor cores: softmax attention of each token over its own sequence's cache,
 // which has the step's keys and values already; with the queries' norm and rotation.
 //
-// q f32 [T, HEADS * DK]; out f32 [T, HEADS * DV]; planes as kv_append's, f16. A tile: up to TM tokens that are neighbours in the step
+// q f32 [T, HEADS * DK]; out f32 or q8 [T, HEADS * DV]; planes as kv_append's, f16. A tile: up to TM tokens that are neighbours in the step
 // and in their sequence, with the G query heads of one key head: ROWS rows, which share every key and value read. Its keys are cut
 // into units of UNIT positions; all tiles' units, in a row, are shared out evenly among the blocks, each of which finds its own from
 // pos and seq alone. Near a tile's ends the cut moves to the end. A tile of several blocks is joined by the one that ends last, in
@@ -15,6 +15,7 @@
 //      H100, 32 heads of 128 on 4, microseconds for 512 tokens at depth 0: ?    8192: ?    64 sequences at 128: ?
 m4_include(«prelude.m4»)
 m4_include(«heads.m4»)
+m4_include(«round.m4»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, GRID = MOE_GRID };
 enum { MT = DK <= 128 && DV <= 128 ? 2 : 1, ROWS = 64 * MT, TM = ROWS / G, NT = DV / 8, UNIT = 128 };
 // A row in shared memory: 16-byte parts, placed so that 8 rows' same part meet no bank twice.
@@ -44,7 +45,7 @@ struct Room {
         struct { u32 token, head, at, start; } cut[2];
 };
 SHARED(Room)
-__device__ float far_o[2 * GRID][ROWS][DV];
+__device__ F4 far_o[2 * GRID][ROWS][DV / 4];
 __device__ Part far_part[2 * GRID];
 __device__ u32 count[GRID];
 
@@ -314,7 +315,7 @@ template <int M, bool FEW> struct Walk {
 
 // What of a group's sums is in shared memory at a time: columns of all rows.
 template <int GROUPS, int R> struct Sums {
-        enum { WANT = RING / 2 / (GROUPS * R * 8), EACH = WANT < NT ? WANT : NT, TIMES = (NT + EACH - 1) / EACH, COLS = 8 * EACH };
+        enum { WANT = RING / 2 / (GROUPS * R * 8), EACH = WANT < NT ? WANT / 2 * 2 : NT, TIMES = (NT + EACH - 1) / EACH, COLS = 8 * EACH };
         static INLINE_IN float *at(int group, int row, int n) // n: eight of the columns
         {
                 n += row & 7;
@@ -323,6 +324,7 @@ template <int GROUPS, int R> struct Sums {
                 return (float *)sh.ring + (group * R + row) * COLS + 8 * n;
         }
 };
+INLINE int whole_warps(int n) { return (n + 31) / 32 * 32; }
 // A sum of parts, each times 2^(its top - the highest); all tops are met first.
 struct Sum {
         float top, total;
@@ -335,15 +337,27 @@ struct Sum {
                 o.x = fma1(v.x, r, o.x), o.y = fma1(v.y, r, o.y), o.z = fma1(v.z, r, o.z), o.w = fma1(v.w, r, o.w);
         }
 };
-INLINE void put(const Args &a, const Tile &t, int row, int d, const Sum &s)
+// Values d .. d + 3 of a row, if they are in it, by lanes that come in fours.
+INLINE void put(const Args &a, const Tile &t, int row, int d, const Sum &s, bool in)
 {
         u32 token = t.token + (u32)(row / G), head = t.head * G + (u32)(row % G);
         float by = 1.0f / s.total;
         moe_has(«sinks», «float sink = LOG2E * ((const float *)moe_arg(«sinks»))[head], high = max1(s.top, sink), r = exp2_f32(s.top - high);
         by = r / (s.total * r + exp2_f32(sink - high));», «»)
-        F4 f = {s.o.x * by, s.o.y * by, s.o.z * by, s.o.w * by};
-        *(F4 *)((float *)moe_arg(«out0») + ((u64)token * HEADS + head) * DV + d) = f;
-}
+        float x[4] = {s.o.x * by, s.o.y * by, s.o.z * by, s.o.w * by};
+        u64 at = ((u64)token * HEADS + head) * DV + (u32)d;
+moe_if(MOE_out, q8, «        float scale, sum;
+        u8 *q = (u8 *)moe_arg(«out0»);
+        float *scales = (float *)(q + (u64)a.dim->n_tok * HEADS * DV), *sums = scales + (u64)a.dim->n_tok * HEADS * DV / 16;
+        u32 code = quantize4(x, scale, sum);
+        if (in) {
+                *(u32 *)(q + at) = code;
+                if (at % 16 == 0)
+                        scales[at / 16] = scale, sums[at / 16] = sum;
+        }
+», «        if (in)
+                *(F4 *)((float *)moe_arg(«out0») + at) = F4{x[0], x[1], x[2], x[3]};
+»)}
 
 // Units from .. to - 1 of the tile; far: where its part goes; negative: it is whole.
 template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 from, i32 to, int far)
@@ -408,11 +422,11 @@ template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 fr
                                 }
                 barrier();
 #pragma unroll 1
-                for (int i = TID; i < (int)t.n * G * (S::COLS / 4); i += THREADS) {
+                for (int i = TID; i < whole_warps((int)t.n * G * (S::COLS / 4)); i += THREADS) {
                         int row = i / (S::COLS / 4), d = i % (S::COLS / 4) * 4;
+                        bool in = row < (int)t.n * G && k * S::COLS + d < DV;
+                        row = in ? row : 0;
                         Sum sum = {-INF, 0, {0, 0, 0, 0}};
-                        if (NT % S::EACH && k * S::COLS + d >= DV)
-                                continue;
 #pragma unroll
                         for (int g = 0; g < GROUPS; g++)
                                 sum.meet(sh.part[g].top[row]);
@@ -420,9 +434,9 @@ template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 fr
                         for (int g = 0; g < GROUPS; g++)
                                 sum.add(sh.part[g].top[row], sh.part[g].total[row], *(const F4 *)(S::at(g, row, d / 8) + d % 8));
                         if (far < 0) {
-                                put(a, t, row, k * S::COLS + d, sum);
-                        } else {
-                                *(F4 *)&far_o[far][row][k * S::COLS + d] = sum.o;
+                                put(a, t, row, k * S::COLS + d, sum, in);
+                        } else if (in) {
+                                far_o[far][row][(k * S::COLS + d) / 4] = sum.o;
                                 if (k == 0 && d == 0)
                                         far_part[far].top[row] = sum.top, far_part[far].total[row] = sum.total;
                         }
@@ -447,8 +461,10 @@ INLINE void join(const Args &a, const Tile &t, u32 first, u32 last)
         if (TID == 0)
                 count[first] = 0;
 #pragma unroll 1
-        for (int i = TID; i < (int)t.n * G * (DV / 4); i += THREADS) {
+        for (int i = TID; i < whole_warps((int)t.n * G * (DV / 4)); i += THREADS) {
                 int row = i / (DV / 4), d = i % (DV / 4) * 4;
+                bool in = row < (int)t.n * G;
+                row = in ? row : 0;
                 Sum s = {-INF, 0, {0, 0, 0, 0}};
 #pragma unroll 4
                 for (int p = 0; p < parts; p++)
@@ -456,9 +472,9 @@ INLINE void join(const Args &a, const Tile &t, u32 first, u32 last)
 #pragma unroll 4
                 for (int p = 0; p < parts; p++) {
                         int at = part_of(p, first);
-                        s.add(load_far(&far_part[at].top[row]), load_far(&far_part[at].total[row]), load_far4(&far_o[at][row][d]));
+                        s.add(load_far(&far_part[at].top[row]), load_far(&far_part[at].total[row]), load_far4(&far_o[at][row][d / 4]));
                 }
-                put(a, t, row, d, s);
+                put(a, t, row, d, s, in);
         }
 }
 
