@@ -1,16 +1,16 @@
 // attend_many: attend in steps of many tokens, on tensor cores: softmax attention of each token over its own sequence's cache,
 // which has the step's keys and values already; with the queries' norm and rotation.
 //
-// q f32 [T, HEADS * DK]; out f32 or q8 [T, HEADS * DV]; planes as kv_append's, f16. A tile: up to TM tokens that are neighbours in the step
-// and in their sequence, with the G query heads of one key head: ROWS rows, which share every key and value read. Its keys are cut
-// into units of UNIT positions; all tiles' units, in a row, are shared out evenly among the blocks, each of which finds its own from
-// pos and seq alone. Near a tile's ends the cut moves to the end. A tile of several blocks is joined by the one that ends last, in
-// the tile's order, from memory of this module: whatever the others' contents, a sequence's results have the same bits.
+// q f32 [T, HEADS * DK]; out f32 or q8 [T, HEADS * DV]; planes as kv_append's, f16. A tile: up to TM tokens that are neighbours in
+// the step and in their sequence, with the G query heads of one key head: ROWS rows, which share every key and value that is
+// read. Its past is cut into units of UNIT positions; all tiles' units, in a row, are shared out evenly among the blocks, each of which
+// finds its own from pos and seq alone. Near a tile's ends a cut moves to the end. What several blocks have of a tile is joined by
+// the one that ends last, in the tile's order, from memory of this module: the bits depend on the step's pos and seq, not on contents.
 //
-// In a block, part of the warps has the rows, four eighths of them each, and KG groups of warps have a unit's keys, through shared
-// memory of their own; queries and weights are rounded to f16, as keys and values are. A tile of one token has 8 heads a
-// warp and the rounding's rest in the other 8 rows of the product, as attend_one has. Online softmax (Milakov and Gimelshein 2018)
-// in base 2; O += P V from the registers that hold the scores (Dao 2023). 256 threads, a block a processor. Grid: GRID.
+// In a block two groups of four warps take the units' halves, by 64 keys or fewer, through shared memory of their own; a warp has MT * 16
+// rows. Queries and weights are rounded to f16, as the cache is. A tile of one token has 8 heads a warp, what the rounding left
+// in 8 rows more, as attend_one has, and up to 8 groups. Online softmax (Milakov and Gimelshein 2018) in base 2; the scores'
+// registers are the weights' of the second product (Dao 2023). 256 threads, a block a processor. Grid: GRID.
 //
 //      H100, 32 heads of 128 on 4, microseconds for 512 tokens at depth 0: ?    8192: ?    64 sequences at 128: ?
 m4_include(«prelude.m4»)
@@ -119,7 +119,8 @@ template <bool FEW> INLINE void prepare(const Args &a, const Tile &t)
         w.load((const float *)moe_arg(«norm»));», «»)
         moe_if(MOE_HALF, 0, «», «double rate[PAIRS];
         for (int i = 0; i < PAIRS; i++)
-                rate[i] = Pairs::at(i) < HALF ? freqs[Pairs::at(i)] moe_has(«freqs», «/ (double)((const float *)moe_arg(«freqs»))[Pairs::at(i)]», «») : 0;»)
+                rate[i] = Pairs::at(i) >= HALF ? 0 : freqs[Pairs::at(i)] moe_has(«freqs», «/
+                          (double)((const float *)moe_arg(«freqs»))[Pairs::at(i)]», «»);»)
         for (int j = TID / 32; j < (int)t.n * TIMES; j += WARPS) {
                 int i = j / TIMES, g0 = j % TIMES * AT_ONCE;
                 const float *q = (const float *)moe_arg(«q») + ((u64)(t.token + (u32)i) * HEADS + t.head * G + (u32)g0) * DK;
@@ -147,7 +148,8 @@ template <bool FEW> INLINE void prepare(const Args &a, const Tile &t)
 // Rows p0 .. p0 + N - 1 of a plane, none behind `last` where that may be, by threads 0 .. OF - 1.
 template <int N, int C, int STRIDE, int OF, bool ENDS> INLINE void copy_rows(u16 *to, const u16 *from, i32 p0, i32 last, int thread)
 {
-        enum { APART = OF / C < 1 ? 1 : OF / C, EVEN = OF % (8 * C) == 0 && N % APART == 0 }; // a thread's rows are APART apart, at the same place in eight
+        // A thread's rows: APART apart, at the same place in eight.
+        enum { APART = OF / C < 1 ? 1 : OF / C, EVEN = OF % (8 * C) == 0 && N % APART == 0 };
         if (EVEN) {
                 i32 p = p0 + thread / C;
                 from += thread % C * 8;
@@ -155,7 +157,8 @@ template <int N, int C, int STRIDE, int OF, bool ENDS> INLINE void copy_rows(u16
                 const u16 *first = from + (u64)(u32)p * (C * 8);
 #pragma unroll
                 for (int i = 0; i < N / APART; i++, p += APART)
-                        copy16(to + i * APART * STRIDE * 8, ENDS ? from + (u64)(u32)(p < last ? p : last) * (C * 8) : first + i * APART * C * 8);
+                        copy16(to + i * APART * STRIDE * 8,
+                               ENDS ? from + (u64)(u32)(p < last ? p : last) * (C * 8) : first + i * APART * C * 8);
                 return;
         }
 #pragma unroll
@@ -290,7 +293,7 @@ template <int M, bool FEW> struct Walk {
                         }
                 }
         }
-        template <int N> INLINE_IN void step(const Tile &t, const u16 *query, const u16 *slot, i32 p0, i32 first, i32 last)
+        template <int N> INLINE_IN void step(const u16 *query, const u16 *slot, i32 p0, i32 first, i32 last)
         {
                 float c[M][N / 8][4] = {};
                 scores<N>(c, query, slot);
@@ -359,90 +362,104 @@ moe_if(MOE_out, q8, «        float scale, sum;
                 *(F4 *)((float *)moe_arg(«out0») + at) = F4{x[0], x[1], x[2], x[3]};
 »)}
 
-// Units from .. to - 1 of the tile; far: where its part goes; negative: it is whole.
-template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 from, i32 to, int far)
-{
-        enum { M = FEW ? 1 : MT, N = FEW ? 16 : NK, IN_GROUP = FEW ? HG : 4, GROUPS = FEW ? KFEW : 2, OF = 32 * IN_GROUP };
+// How a tile's warps share it: IN_GROUP warps have its rows, M times 16 each, and each group N keys at a time, SHARE of a unit.
+template <bool FEW_> struct Shape {
+        enum { FEW = FEW_, M = FEW ? 1 : MT, N = FEW ? 16 : NK, IN_GROUP = FEW ? HG : 4, GROUPS = FEW ? KFEW : 2, OF = 32 * IN_GROUP };
         enum { SHARE = UNIT / GROUPS, STEPS = SHARE / N, R = FEW ? 8 * HG : ROWS, SLOT = N * (SK + SV) * 8 };
-        typedef Sums<GROUPS, R> S;
-        int warp = TID / 32, group = warp / IN_GROUP, rows = warp % IN_GROUP, row0 = 16 * M * rows, thread = TID % OF;
-        i32 base = t.base + from * UNIT + group * SHARE, steps = group < GROUPS ? (to - from) * STEPS : 0;
-        while (steps > 0 && base + (steps - 1) / STEPS * UNIT + (steps - 1) % STEPS * N > t.last)
-                steps--;
-        u16 *ring = sh.ring + group * 2 * SLOT;
-        if (steps > 0)
-                copy_keys<N, OF>(ring, t, base, thread);
-        prepare<FEW>(a, t);
-        barrier();
-        Walk<M, FEW> w;
-        w.begin(t, row0);
-        i32 first = FEW ? t.pos : t.pos + row0 / G, last = FEW ? t.pos : t.pos + (row0 + 16 * M - 1) / G;
-        bool mine = FEW || row0 < (int)t.n * G;
-#pragma unroll 1
-        for (i32 s = 0; s < steps; s++) {
-                i32 p0 = base + s / STEPS * UNIT + s % STEPS * N, next = base + (s + 1) / STEPS * UNIT + (s + 1) % STEPS * N;
-                copies_wait();
-                if (IN_GROUP == 1)
-                        warp_barrier();
-                else
-                        part_barrier(1 + group, OF);
-                if (s + 1 < steps)
-                        copy_keys<N, OF>(ring + (s + 1) % 2 * SLOT, t, next, thread);
-                if (mine)
-                        w.template step<N>(t, sh.query + 8 * row0 * SK, ring + s % 2 * SLOT, p0, first, last);
-        }
-        barrier();
-        // The groups' sums.
+};
+// The row of the lane's half h of 16 rows m.
+template <class S> INLINE int row_of(int m, int h)
+{
+        int rows = TID / 32 % S::IN_GROUP;
+        return (S::FEW ? 8 * rows : 16 * (S::M * rows + m) + 8 * h) + TID % 32 / 4;
+}
+// The groups' sums joined: to the result, or, where the tile is not whole, to part `far`.
+template <class S> INLINE void finish(const Args &a, const Tile &t, const Walk<S::M, S::FEW> &w, int far)
+{
+        typedef Sums<S::GROUPS, S::R> Here;
+        int group = TID / 32 / S::IN_GROUP;
 #pragma unroll
-        for (int m = 0; m < M; m++)
-                for (int h = 0; h < (FEW ? 1 : 2); h++) {
-                        int row = (FEW ? 8 * rows : row0 + 16 * m + 8 * h) + TID % 32 / 4;
+        for (int m = 0; m < S::M; m++)
+                for (int h = 0; h < (S::FEW ? 1 : 2); h++) {
                         float l = w.total[m][h];
                         l += shfl_xor(l, 1);
                         l += shfl_xor(l, 2);
-                        if (TID % 4 == 0 && group < GROUPS)
-                                sh.part[group].top[row] = w.top[m][h], sh.part[group].total[row] = l;
+                        if (TID % 4 == 0 && group < S::GROUPS)
+                                sh.part[group].top[row_of<S>(m, h)] = w.top[m][h], sh.part[group].total[row_of<S>(m, h)] = l;
                 }
 #pragma unroll
-        for (int k = 0; k < S::TIMES; k++) {
+        for (int k = 0; k < Here::TIMES; k++) {
                 if (k)
                         barrier();
 #pragma unroll
-                for (int m = 0; m < M; m++)
+                for (int m = 0; m < S::M; m++)
 #pragma unroll
-                        for (int h = 0; h < (FEW ? 1 : 2); h++)
+                        for (int h = 0; h < (S::FEW ? 1 : 2); h++)
 #pragma unroll
-                                for (int n = k * S::EACH; n < (k + 1) * S::EACH && n < NT; n++) {
-                                        int row = (FEW ? 8 * rows : row0 + 16 * m + 8 * h) + TID % 32 / 4;
-                                        float *to2 = S::at(group, row, n - k * S::EACH) + 2 * (TID % 4);
-                                        if (group < GROUPS) {
-                                                to2[0] = FEW ? w.o[m][n][0] + w.o[m][n][2] : w.o[m][n][2 * h];
-                                                to2[1] = FEW ? w.o[m][n][1] + w.o[m][n][3] : w.o[m][n][2 * h + 1];
+                                for (int n = k * Here::EACH; n < (k + 1) * Here::EACH && n < NT; n++) {
+                                        float *to = Here::at(group, row_of<S>(m, h), n - k * Here::EACH) + 2 * (TID % 4);
+                                        if (group < S::GROUPS) {
+                                                to[0] = S::FEW ? w.o[m][n][0] + w.o[m][n][2] : w.o[m][n][2 * h];
+                                                to[1] = S::FEW ? w.o[m][n][1] + w.o[m][n][3] : w.o[m][n][2 * h + 1];
                                         }
                                 }
                 barrier();
 #pragma unroll 1
-                for (int i = TID; i < whole_warps((int)t.n * G * (S::COLS / 4)); i += THREADS) {
-                        int row = i / (S::COLS / 4), d = i % (S::COLS / 4) * 4;
-                        bool in = row < (int)t.n * G && k * S::COLS + d < DV;
+                for (int i = TID; i < whole_warps((int)t.n * G * (Here::COLS / 4)); i += THREADS) {
+                        int row = i / (Here::COLS / 4), d = i % (Here::COLS / 4) * 4;
+                        bool in = row < (int)t.n * G && k * Here::COLS + d < DV;
                         row = in ? row : 0;
                         Sum sum = {-INF, 0, {0, 0, 0, 0}};
 #pragma unroll
-                        for (int g = 0; g < GROUPS; g++)
+                        for (int g = 0; g < S::GROUPS; g++)
                                 sum.meet(sh.part[g].top[row]);
 #pragma unroll
-                        for (int g = 0; g < GROUPS; g++)
-                                sum.add(sh.part[g].top[row], sh.part[g].total[row], *(const F4 *)(S::at(g, row, d / 8) + d % 8));
+                        for (int g = 0; g < S::GROUPS; g++)
+                                sum.add(sh.part[g].top[row], sh.part[g].total[row], *(const F4 *)(Here::at(g, row, d / 8) + d % 8));
                         if (far < 0) {
-                                put(a, t, row, k * S::COLS + d, sum, in);
+                                put(a, t, row, k * Here::COLS + d, sum, in);
                         } else if (in) {
-                                far_o[far][row][(k * S::COLS + d) / 4] = sum.o;
+                                far_o[far][row][(k * Here::COLS + d) / 4] = sum.o;
                                 if (k == 0 && d == 0)
                                         far_part[far].top[row] = sum.top, far_part[far].total[row] = sum.total;
                         }
                 }
         }
         barrier();
+}
+
+// Units from .. to - 1 of the tile; far: where its part goes; negative: it is whole.
+template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 from, i32 to, int far)
+{
+        typedef Shape<FEW> S;
+        int group = TID / 32 / S::IN_GROUP, row0 = 16 * S::M * (TID / 32 % S::IN_GROUP), thread = TID % S::OF;
+        i32 base = t.base + from * UNIT + group * S::SHARE, steps = group < S::GROUPS ? (to - from) * S::STEPS : 0;
+        auto place_of = [&](i32 s) { return base + s / S::STEPS * UNIT + s % S::STEPS * S::N; };
+        while (steps > 0 && place_of(steps - 1) > t.last)
+                steps--;
+        u16 *ring = sh.ring + group * 2 * S::SLOT;
+        if (steps > 0)
+                copy_keys<S::N, S::OF>(ring, t, base, thread);
+        prepare<FEW>(a, t);
+        barrier();
+        Walk<S::M, FEW> w;
+        w.begin(t, row0);
+        i32 first = FEW ? t.pos : t.pos + row0 / G, last = FEW ? t.pos : t.pos + (row0 + 16 * S::M - 1) / G;
+        bool mine = FEW || row0 < (int)t.n * G;
+#pragma unroll 1
+        for (i32 s = 0; s < steps; s++) {
+                copies_wait();
+                if (S::IN_GROUP == 1)
+                        warp_barrier();
+                else
+                        part_barrier(1 + group, S::OF);
+                if (s + 1 < steps)
+                        copy_keys<S::N, S::OF>(ring + (s + 1) % 2 * S::SLOT, t, place_of(s + 1), thread);
+                if (mine)
+                        w.template step<S::N>(sh.query + 8 * row0 * SK, ring + s % 2 * S::SLOT, place_of(s), first, last);
+        }
+        barrier();
+        finish<S>(a, t, w, far);
 }
 
 // The tile's parts, by the block that ends last: one in front of cut `first`, one behind each of cuts first .. last.
@@ -490,9 +507,7 @@ INLINE bool begins(const i32 *seq, const i32 *pos, u32 t)
 // A cut at u of a tile with units s .. e - 1, in the row of all tiles: a tile is not cut near its ends.
 INLINE u32 snapped(u32 u, u32 s, u32 e, u32 near)
 {
-        if (u - s <= near && u - s <= e - u)
-                return s;
-        return e - u <= near ? e : u - s <= near ? s : u;
+        return u - s <= near && u - s <= e - u ? s : e - u <= near ? e : u;
 }
 INLINE u32 ceil_of(u64 a, u64 b) { return (u32)((a + b - 1) / b); }
 
