@@ -18,6 +18,7 @@ struct Emit {
 
 /* ---- selecting ---- */
 
+/* Equal Keys are one kernel. */
 static u32 key_index(Emit *m, Key *k, u32 threads)
 {
         for (u32 i = 0; i < m->n_key; i++)
@@ -31,6 +32,19 @@ static u32 key_index(Emit *m, Key *k, u32 threads)
         m->key[m->n_key] = k;
         m->threads[m->n_key] = threads;
         return m->n_key++;
+}
+
+static void add_util(Emit *m, PlanRole role, u32 of, Key *k, u32 threads)
+{
+        key_done(k);
+        PlanUtil u = {.role = role, .of = of, .kernel = key_index(m, k, threads)};
+        plan_add(&m->w, PLAN_UTIL, &u, sizeof u);
+}
+
+static void add_utils(Emit *m)
+{
+        if (m->in->kind == TARGET_cuda)
+                add_util(m, ROLE_read, 0, select_util(m->arena, ROLE_read, 512, 4), 512);
 }
 
 Emit *emit_new(Arena *a, const EmitIn *in)
@@ -48,6 +62,7 @@ Emit *emit_new(Arena *a, const EmitIn *in)
                         if (select_node(a, g, i, in->kind, in->tune, &m->sel[p][i]))
                                 m->kern[p][i] = key_index(m, m->sel[p][i].key, m->sel[p][i].threads);
         }
+        add_utils(m);
         return m;
 }
 

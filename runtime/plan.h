@@ -14,7 +14,7 @@
 #include "ir/types.h"
 
 #define PLAN_MAGIC   "MOECPLAN"
-#define PLAN_VERSION 1
+#define PLAN_VERSION 2
 #define PLAN_ALIGN   64
 #define PLAN_PAGE    4096 /* alignment of WDATA */
 
@@ -31,6 +31,7 @@
         X(WEIGHT, PlanWeight)                                                                                \
         X(STATE, PlanState)                                                                                  \
         X(PART, PlanPart)                                                                                    \
+        X(UTIL, PlanUtil)                                                                                    \
         X(CODE, u8)                                                                                          \
         X(TOKEN, u8)                                                                                         \
         X(SOURCE, char)                                                                                      \
@@ -161,6 +162,20 @@ typedef struct PlanPart {
         Hash hash;               /* of the first header_bytes */
 } PlanPart;
 
+/* Kernels of no phase, which the runtime launches for itself: X(role). A role is also its template's name,
+ * and the template says what the arguments are. */
+#define PLAN_ROLES(X) X(read)
+typedef enum PlanRole {
+#define X(name) ROLE_##name,
+        PLAN_ROLES(X)
+#undef X
+                N_PLAN_ROLE
+} PlanRole;
+typedef struct PlanUtil {
+        u32 role, of; /* of: which of a role's kernels, where it has several; else 0 */
+        u32 kernel, pad;
+} PlanUtil;
+
 /* ---- reading (plan.c) ---- */
 typedef struct Plan {
         Map map; /* empty if the memory is somebody else's */
@@ -192,6 +207,7 @@ static inline u64 plan_count(const Plan *p, PlanSection s)
         return p->head->section[s].count;
 }
 u64 plan_images(const Plan *p, const PlanImage **image);
+u32 plan_util(const Plan *p, PlanRole role, u32 of); /* its kernel; UINT32_MAX: the plan has none */
 /* wdata_checksum's definition: hash_mix over pieces of 1 MiB, from zero. Continues h; n a multiple of that
  * but for the end. */
 Hash plan_wdata_hash(Hash h, const void *p, u64 n);
