@@ -34,17 +34,17 @@ static u32 key_index(Emit *m, Key *k, u32 threads)
         return m->n_key++;
 }
 
-static void add_util(Emit *m, PlanRole role, u32 of, Key *k, u32 threads)
+static void add_util(Emit *m, PlanRole role, Key *k, u32 threads)
 {
         key_done(k);
-        PlanUtil u = {.role = role, .of = of, .kernel = key_index(m, k, threads)};
+        PlanUtil u = {.role = role, .kernel = key_index(m, k, threads)};
         plan_add(&m->w, PLAN_UTIL, &u, sizeof u);
 }
 
 static void add_utils(Emit *m)
 {
         if (m->in->kind == TARGET_cuda)
-                add_util(m, ROLE_read, 0, select_util(m->arena, ROLE_read, 512, 4), 512);
+                add_util(m, PLAN_read, select_util(m->arena, PLAN_read, 512, 4), 512);
 }
 
 Emit *emit_new(Arena *a, const EmitIn *in)

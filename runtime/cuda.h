@@ -1,4 +1,4 @@
-/* A plan on a CUDA device: what exec_cuda.c runs and cuda.c loads. */
+/* A plan on a CUDA device: what cuda.c loads, exec_cuda.c runs and cuda_look.c measures. */
 #ifndef MOEC_CUDA_H
 #define MOEC_CUDA_H
 #include "runtime/driver.h"
@@ -25,9 +25,25 @@ typedef struct CudaRt {
         i32 *host_input[N_PLAN_INPUT];
         float *host_logits; /* pinned, for the most rows of a phase */
         moec_error late;    /* what could not be told when it happened */
+        double *span;       /* [LAUNCH]: seconds from the end of the launch before to its own, in a step */
+        u8 *timed;          /* [PHASE]: how a profile times it */
 } CudaRt;
 
 moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e);
 void cuda_close(Rt *rt);
+
+/* ---- exec_cuda.c ----
+ * These return the driver's status. early: may start when the launch in front of it on the stream still runs;
+ * the kernel waits for that itself. */
+int cuda_start(const CudaRt *c, u32 kernel, const u32 grid[3], const u64 *arg, u32 n_arg, bool early);
+int cuda_launch(const CudaRt *c, u32 phase, u32 i, bool early);
+moec_status cuda_bad_launch(const CudaRt *c, int rc, u32 i, moec_error *e); /* OK where rc is */
+/* The phase's first n launches as a graph, the caller's. */
+moec_status cuda_capture(CudaRt *c, u32 phase, u32 n, CuGraphExec **x, moec_error *e);
+moec_status cuda_run_graph(CudaRt *c, u32 phase, moec_error *e);
+
+/* ---- cuda_look.c ---- */
+moec_status cuda_look(CudaRt *c, const Part *p, moec_error *e); /* a part of a step, with hook or profile */
+moec_status cuda_bandwidth(Rt *rt, double *bytes_per_s, moec_error *e);
 
 #endif

@@ -25,13 +25,13 @@
         X(STR, char)                                                                                         \
         X(META, PlanMeta)                                                                                    \
         X(KERNEL, PlanKernel)                                                                                \
+        X(UTIL, PlanUtil)                                                                                    \
         X(PHASE, PlanPhase)                                                                                  \
         X(LAUNCH, PlanLaunch)                                                                                \
         X(ARG, PlanArg)                                                                                      \
         X(WEIGHT, PlanWeight)                                                                                \
         X(STATE, PlanState)                                                                                  \
         X(PART, PlanPart)                                                                                    \
-        X(UTIL, PlanUtil)                                                                                    \
         X(CODE, u8)                                                                                          \
         X(TOKEN, u8)                                                                                         \
         X(SOURCE, char)                                                                                      \
@@ -84,6 +84,20 @@ typedef struct PlanKernel {
         u32 flags;                /* target's own */
         u64 source, source_bytes; /* in SOURCE: the expanded text */
 } PlanKernel;
+
+/* Kernels that no launch names: the runtime calls them by their role. X(role), which is their template's name
+ * too; that says what they do with which arguments. */
+#define PLAN_ROLES(X) X(read) /* reads memory, to measure how fast that goes */
+
+typedef enum PlanRole {
+#define X(name) PLAN_##name,
+        PLAN_ROLES(X)
+#undef X
+                N_PLAN_ROLE
+} PlanRole;
+typedef struct PlanUtil {
+        u32 role, kernel;
+} PlanUtil;
 
 /* CODE begins with u64 count, then count PlanImages, then their bytes. */
 typedef struct PlanImage {
@@ -162,20 +176,6 @@ typedef struct PlanPart {
         Hash hash;               /* of the first header_bytes */
 } PlanPart;
 
-/* Kernels of no phase, which the runtime launches for itself: X(role). A role is also its template's name,
- * and the template says what the arguments are. */
-#define PLAN_ROLES(X) X(read)
-typedef enum PlanRole {
-#define X(name) ROLE_##name,
-        PLAN_ROLES(X)
-#undef X
-                N_PLAN_ROLE
-} PlanRole;
-typedef struct PlanUtil {
-        u32 role, of; /* of: which of a role's kernels, where it has several; else 0 */
-        u32 kernel, pad;
-} PlanUtil;
-
 /* ---- reading (plan.c) ---- */
 typedef struct Plan {
         Map map; /* empty if the memory is somebody else's */
@@ -207,7 +207,7 @@ static inline u64 plan_count(const Plan *p, PlanSection s)
         return p->head->section[s].count;
 }
 u64 plan_images(const Plan *p, const PlanImage **image);
-u32 plan_util(const Plan *p, PlanRole role, u32 of); /* its kernel; UINT32_MAX: the plan has none */
+u32 plan_util(const Plan *p, PlanRole role); /* its kernel; UINT32_MAX: the plan has none */
 /* wdata_checksum's definition: hash_mix over pieces of 1 MiB, from zero. Continues h; n a multiple of that
  * but for the end. */
 Hash plan_wdata_hash(Hash h, const void *p, u64 n);
