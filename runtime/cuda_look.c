@@ -143,7 +143,7 @@ static moec_status run_spans(CudaRt *c, const Part *p, moec_error *e)
         for (u32 i = f->launch; i < f->launch + f->n_launch; i++)
                 sum += c->span[i];
         for (u32 i = f->launch; st == MOEC_OK && i < f->launch + f->n_launch; i++) {
-                double span = c->span[i] * s / sum;
+                double span = sum > 0 ? c->span[i] * s / sum : 0;
                 rt_record(&c->rt, i, p, start, span);
                 start += span;
         }

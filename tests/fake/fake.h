@@ -13,6 +13,7 @@ typedef struct FakeCuda {
         int after, rc;
         int live; /* things made and not destroyed yet */
         int graphs, launches, captured, programmatic;
+        double launch_ms; /* what a launch takes */
 } FakeCuda;
 
 typedef struct FakeNvrtc {

@@ -263,6 +263,8 @@ static const Bad bads[] = {
         B(ARG, PlanArg, 2, value, 4096, "ARG[2].value"),         /* a buffer */
         B(ARG, PlanArg, 6, index, 1, "ARG[6].index"),            /* keys */
         B(ARG, PlanArg, 7, index, UINT32_MAX, "ARG[7].index"),   /* values */
+        B(UTIL, PlanUtil, 0, role, N_PLAN_ROLE, "UTIL[0].role"),
+        B(UTIL, PlanUtil, 0, kernel, 3, "UTIL[0].kernel"),
         S(WEIGHT, PlanWeight, name),
         B(WEIGHT, PlanWeight, 1, type, N_WTYPE, "WEIGHT[1].type"),
         B(WEIGHT, PlanWeight, 1, type, W_F16, "WEIGHT[1].src_bytes"),
