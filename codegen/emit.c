@@ -10,6 +10,8 @@ struct Emit {
         Key **key;
         u32 *threads; /* by key */
         u32 n_key, cap_key, cap_threads;
+        PlanUtil util[N_PLAN_ROLE];
+        u32 n_util;
         EmitWeight *weight; /* in the plan's order */
         u64 wdata;
         u32 n_weight, cap_weight;
@@ -18,7 +20,6 @@ struct Emit {
 
 /* ---- selecting ---- */
 
-/* Equal Keys are one kernel. */
 static u32 key_index(Emit *m, Key *k, u32 threads)
 {
         for (u32 i = 0; i < m->n_key; i++)
@@ -32,19 +33,6 @@ static u32 key_index(Emit *m, Key *k, u32 threads)
         m->key[m->n_key] = k;
         m->threads[m->n_key] = threads;
         return m->n_key++;
-}
-
-static void add_util(Emit *m, PlanRole role, Key *k, u32 threads)
-{
-        key_done(k);
-        PlanUtil u = {.role = role, .kernel = key_index(m, k, threads)};
-        plan_add(&m->w, PLAN_UTIL, &u, sizeof u);
-}
-
-static void add_utils(Emit *m)
-{
-        if (m->in->kind == TARGET_cuda)
-                add_util(m, PLAN_read, select_util(m->arena, PLAN_read, 512, 4), 512);
 }
 
 Emit *emit_new(Arena *a, const EmitIn *in)
@@ -62,7 +50,11 @@ Emit *emit_new(Arena *a, const EmitIn *in)
                         if (select_node(a, g, i, in->kind, in->tune, &m->sel[p][i]))
                                 m->kern[p][i] = key_index(m, m->sel[p][i].key, m->sel[p][i].threads);
         }
-        add_utils(m);
+        for (u32 r = 0; r < N_PLAN_ROLE; r++) {
+                Sel s;
+                if (select_util(a, (PlanRole)r, in->kind, &s))
+                        m->util[m->n_util++] = (PlanUtil){r, key_index(m, s.key, s.threads)};
+        }
         return m;
 }
 
@@ -249,6 +241,8 @@ static void put_kernels(Emit *m, u32 each, const char *const source[])
                 buf_add(&m->w.section[PLAN_SOURCE], source[i], k.source_bytes);
                 plan_add(&m->w, PLAN_KERNEL, &k, sizeof k);
         }
+        for (u32 i = 0; i < m->n_util; i++)
+                plan_add(&m->w, PLAN_UTIL, &m->util[i], sizeof m->util[i]);
 }
 
 static void put_code(Emit *m, const Image *image, u32 n)

@@ -33,7 +33,7 @@ typedef struct Sel {
 /* tune: the target's table of codegen/tune.lua. False: the node needs no kernel. */
 bool select_node(Arena *a, const Graph *g, u32 node, Target target, const Tab *tune, Sel *s);
 
-/* A kernel of no node (plan.h's roles); more facts may follow. */
-Key *select_util(Arena *a, PlanRole role, u32 threads, u32 n_arg);
+/* The kernel of that role, whose arguments the runtime gives. False: the target has none. */
+bool select_util(Arena *a, PlanRole role, Target target, Sel *s);
 
 #endif

@@ -163,19 +163,6 @@ static void grid_experts_down(Ctx *c)
         sel_grid(c, 1, has(c, S_order) || c->one ? DIM_const : DIM_n_tok, 1, 1);
 }
 
-Key *select_util(Arena *a, PlanRole role, u32 threads, u32 n_arg)
-{
-        static const char *const op[N_PLAN_ROLE] = {
-#define X(name) #name,
-                PLAN_ROLES(X)
-#undef X
-        };
-        Key *k = key_new(a, op[role]);
-        key_int(k, "THREADS", threads);
-        key_int(k, "NARG", n_arg);
-        return k;
-}
-
 #define ROWS(op)     [OP_##op] = grid_rows
 #define ELEMENTS(op) [OP_##op] = grid_elements
 #define OWN(op)      [OP_##op] = grid_##op

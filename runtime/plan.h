@@ -87,7 +87,10 @@ typedef struct PlanKernel {
 
 /* Kernels that no launch names: the runtime calls them by their role. X(role), which is their template's name
  * too; that says what they do with which arguments. */
-#define PLAN_ROLES(X) X(read) /* reads memory, to measure how fast that goes */
+#define PLAN_ROLES(X)                                                                                        \
+        X(repack) /* rows of a weight from the file's layout to split */                                     \
+        X(random) /* random blocks of a weight, as the file would have them */                               \
+        X(read)   /* memory, to measure how fast that goes */
 
 typedef enum PlanRole {
 #define X(name) PLAN_##name,

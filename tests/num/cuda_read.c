@@ -7,7 +7,7 @@
 #include "tests/lib/oncuda.h"
 #include <cmocka.h>
 
-enum { THREADS = 64, WARPS = THREADS / 32, BLOCKS = 3, ALL = BLOCKS * THREADS };
+enum { THREADS = 512, WARPS = THREADS / 32, BLOCKS = 3, ALL = BLOCKS * THREADS };
 
 static void reads_all(Fibred *fn, Sel *s, u32 parts, bool backward)
 {
@@ -34,12 +34,13 @@ static void test_read(void **state)
 {
         static const u32 parts[] = {1, ALL - 1, ALL, 7 * ALL + 1, 8 * ALL, 8 * ALL + 1, 17 * ALL - 5};
         Arena *a = arena_new();
-        Key *k = select_util(a, PLAN_read, THREADS, 4);
-        Sel s = {.key = k, .n_arg = 4, .mul = {BLOCKS, 1, 1}, .div = {1, 1, 1}, .threads = THREADS};
+        Sel s;
         Fibred *fn;
         (void)state;
-        key_done(k);
-        OnCuda *o = oncuda_new(a, &k, 1, &fn);
+        assert_true(select_util(a, PLAN_read, TARGET_cuda, &s));
+        assert_int_equal(s.threads, THREADS);
+        s.mul[0] = BLOCKS;
+        OnCuda *o = oncuda_new(a, &s.key, 1, &fn);
         if (!o) {
                 arena_free(a);
                 print_message("no C++ compiler\n");
