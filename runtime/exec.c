@@ -323,11 +323,12 @@ void rt_record(Rt *rt, u32 launch, const Part *part, double start, double second
 {
         RtProfile *p = &rt->profile;
         const PlanLaunch *l = &rt->plan->LAUNCH[launch];
+        u64 bytes = l->bytes_fixed + l->bytes_tok * part->n + l->bytes_ctx * part->past;
         p->calls[launch]++;
         p->seconds[launch] += seconds;
-        p->bytes[launch] += l->bytes_fixed + l->bytes_tok * part->n + l->bytes_ctx * part->past;
+        p->bytes[launch] += bytes;
         if (p->n_sample < RT_MAX_SAMPLES)
-                p->sample[p->n_sample++] = (RtSample){launch, part->n, start, seconds};
+                p->sample[p->n_sample++] = (RtSample){launch, part->n, bytes, start, seconds};
 }
 
 moec_status rt_profile_start(Rt *rt, moec_error *e)

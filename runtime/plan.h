@@ -69,10 +69,10 @@ typedef struct PlanMeta {
         u32 act;        /* enum moec_act */
         u32 n_vocab, n_ctx_train, n_layer, n_embd, n_expert, n_expert_used;
         u32 n_launch_decode, n_kernel;
-        u32 ctk, ctv;                                /* Dtype of keys and values */
-        u64 n_params, weight_bytes, bytes_per_token; /* as moec_info */
-        Hash model;                                  /* of the GGUF's header and tensor table, all parts */
-        u64 arena_bytes;                             /* the largest phase's */
+        u32 ctk, ctv;                                                  /* Dtype of keys and values */
+        u64 n_params, weight_bytes, bytes_per_token, params_per_token; /* as moec_info */
+        Hash model;      /* of the GGUF's header and tensor table, all parts */
+        u64 arena_bytes; /* the largest phase's */
 } PlanMeta;
 
 typedef struct PlanKernel {
