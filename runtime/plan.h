@@ -129,9 +129,12 @@ typedef struct PlanLaunch {
         u32 node;  /* index in the phase's graph, for verify */
         u32 flags; /* PLAN_EARLY */
         u32 pad;
-        u64 bytes_fixed; /* weights read whatever the step */
-        u64 bytes_tok;   /* read and written for each token */
-        u64 bytes_ctx;   /* read for each position of a token's past */
+        u64 bytes_fixed;      /* weights read whatever the step */
+        u64 bytes_tok;        /* read and written for each token */
+        u64 bytes_ctx;        /* read for each position of a token's past */
+        u64 bytes_out;        /* read and written for each row of logits */
+        u64 bytes_expert;     /* read for each expert that a token of the step chooses */
+        u32 n_expert, n_used; /* n_used of n_expert by each token */
 } PlanLaunch;
 #define PLAN_EARLY 1 /* may trigger its dependents before its own wait (CUDA) */
 
