@@ -32,6 +32,8 @@ else
 fi
 expect_output "dump of Keys" '^k_experts_down_[0-9a-f]+  x[0-9]+  ' "$MOEC" dump "$F" -o keys
 expect_output "dump of sources" '^#line ' "$MOEC" dump "$F" -o kernels
+expect_output "dump of CUDA sources" '__global__.* k_experts_up_' "$MOEC" dump "$F" --target cuda:sm_90a -o kernels
+check "with the templates' lines" grep -q '^#line 1 "templates/cuda/generic/experts_up' "$T/out"
 check "with their facts" grep -q '^//   .*MOE_' "$T/out"
 
 expect_output "verify" '^passed: 64 tokens, q8 activations' "$MOEC" verify "$F"
