@@ -343,14 +343,13 @@ static int profile(Bench *b, const Test *t)
         return st ? failed(&e) : 0;
 }
 
-/* On stderr, as the result is on stdout. */
 static void tell_profile(const Bench *b, const Test *t)
 {
         char title[64];
         snprintf(title, sizeof title, "%s%d at depth %d", t->n_gen ? "tg" : "pp", t->n_gen + t->n_prompt,
                 t->n_depth);
-        if (b->a->profile && strcmp(b->a->bench_as, "json") != 0)
-                profile_table(&b->profile, title, stderr);
+        if (b->a->profile)
+                profile_tell(&b->profile, title, b->a->bench_as);
 }
 
 /* ---- */

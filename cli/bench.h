@@ -11,8 +11,9 @@ typedef struct Profile {
         double seconds;   /* what the test took when it was measured */
         double bandwidth; /* bytes a second that reading alone reaches */
 } Profile;
-void profile_table(const Profile *p, const char *title, FILE *f);
-void profile_json(const Profile *p, FILE *f); /* an array */
+/* On stderr, as results are on stdout: a table, or CSV with whole Keys; nothing as "json". */
+void profile_tell(const Profile *p, const char *title, const char *as);
+void profile_json(const Profile *p, FILE *f); /* an array, for the result */
 
 typedef struct List {
         int32_t *v; /* free() it */

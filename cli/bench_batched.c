@@ -162,8 +162,8 @@ static int tell(const Batched *b, const Row *r, int i, int n)
         char title[80];
         (!strcmp(as, "md") ? tell_md : !strcmp(as, "csv") ? tell_csv : tell_json)(b, r, i, n);
         snprintf(title, sizeof title, "tg%d of %d sequences at depth %d", r->tg, r->pl, r->pp);
-        if (b->a->profile && strcmp(as, "json") != 0)
-                profile_table(&r->profile, title, stderr);
+        if (b->a->profile)
+                profile_tell(&r->profile, title, as);
         return end_output(stdout);
 }
 

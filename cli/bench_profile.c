@@ -36,16 +36,31 @@ static double rate(const moec_profile_row *r)
         return r->seconds > 0 ? (double)r->bytes / r->seconds : 0;
 }
 
+static double ceiling(const Profile *p, const moec_profile_row *r)
+{
+        return p->bandwidth > 0 ? rate(r) / p->bandwidth : 0;
+}
+
 static void table_row(const Profile *p, const moec_profile_row *r, double sum, const char *what, FILE *f)
 {
         double calls = r->calls ? (double)r->calls : 1;
         fprintf(f, "%8llu %10.2f %10.3f %6.1f%% %9.3f %8.1f %7.1f%%  %s\n", (unsigned long long)r->calls,
                 r->seconds * 1e6 / calls, r->seconds * 1e3, sum > 0 ? 100 * r->seconds / sum : 0,
-                (double)r->bytes * 1e-6 / calls, rate(r) * 1e-9,
-                p->bandwidth > 0 ? 100 * rate(r) / p->bandwidth : 0, what);
+                (double)r->bytes * 1e-6 / calls, rate(r) * 1e-9, 100 * ceiling(p, r), what);
 }
 
-void profile_table(const Profile *p, const char *title, FILE *f)
+static void profile_csv(const Profile *p, const char *title, FILE *f)
+{
+        fprintf(f, "test,kernel,key,calls,ns,bytes,bytes_per_s,ceiling\n");
+        for (int i = 0; i < p->n; i++) {
+                const moec_profile_row *r = &p->row[i];
+                fprintf(f, "%s,%s,\"%s\",%llu,%.0f,%llu,%.0f,%.4f\n", title, r->kernel, r->what,
+                        (unsigned long long)r->calls, r->seconds * 1e9, (unsigned long long)r->bytes, rate(r),
+                        ceiling(p, r));
+        }
+}
+
+static void profile_table(const Profile *p, const char *title, FILE *f)
 {
         moec_profile_row all = {0};
         char what[160];
@@ -74,7 +89,15 @@ void profile_json(const Profile *p, FILE *f)
                 fprintf(f, ", \"calls\": %llu, \"ns\": %.0f, \"bytes\": %llu, \"bytes_per_s\": %.0f, ",
                         (unsigned long long)r->calls, r->seconds * 1e9, (unsigned long long)r->bytes,
                         rate(r));
-                fprintf(f, "\"ceiling\": %.4f}", p->bandwidth > 0 ? rate(r) / p->bandwidth : 0);
+                fprintf(f, "\"ceiling\": %.4f}", ceiling(p, r));
         }
         fputs(p->n ? "]" : "[]", f);
+}
+
+void profile_tell(const Profile *p, const char *title, const char *as)
+{
+        if (!strcmp(as, "md"))
+                profile_table(p, title, stderr);
+        else if (!strcmp(as, "csv"))
+                profile_csv(p, title, stderr);
 }

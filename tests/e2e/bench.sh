@@ -8,7 +8,8 @@ check "a table" [ "$(grep -c '^| Fables' "$T/out")" = 6 ]
 for t in pp8 pp16 tg4 'pp8 @ d8' 'tg4 @ d8'; do check "$t" grep -q " $t | .* ± " "$T/out"; done
 check "a share of the roofline" grep -Eq 'tg4 \|.* [0-9.]+ % \|$' "$T/out"
 check "operations a second" grep -Eq 'pp8 \|.* [0-9.]+ [GT]FLOP/s \|$' "$T/out"
-try "$MOEC" bench -m "$F" -p 0 -n 4 -r 2 -o csv
+try "$MOEC" bench -m "$F" -p 0 -n 4 -r 2 -o csv --profile
+check "a profile as CSV" grep -Eq '^tg4 at depth 0,k_experts_up_[0-9a-f]+,"experts_up ARG_out0=0 .*",16,[0-9]+,[0-9]+,[0-9]+,[0-9.]+$' "$T/err"
 check "CSV" [ "$(wc -l <"$T/out") $(head -n 1 "$T/out" | tr , '\n' | wc -l)" = "2 24" ]
 
 try "$MOEC" bench -m "$F" -p 8 -n 0 -r 3 -o json --profile --trace "$T/trace.json"
