@@ -10,11 +10,11 @@ struct Emit {
         Key **key;
         u32 *threads; /* by key */
         u32 n_key, cap_key, cap_threads;
-        PlanUtil util[N_PLAN_ROLE];
-        u32 n_util;
         EmitWeight *weight; /* in the plan's order */
         u64 wdata;
         u32 n_weight, cap_weight;
+        PlanUtil util[N_PLAN_ROLE];
+        u32 n_util;
         PlanWriter w;
 };
 
@@ -42,6 +42,11 @@ Emit *emit_new(Arena *a, const EmitIn *in)
         m->in = in;
         m->sel = NEWN(a, Sel *, in->n_phase);
         m->kern = NEWN(a, u32 *, in->n_phase);
+        for (u32 r = 0; r < N_PLAN_ROLE; r++) {
+                Sel s;
+                if (select_util(a, (PlanRole)r, in->kind, &s))
+                        m->util[m->n_util++] = (PlanUtil){r, key_index(m, s.key, s.threads)};
+        }
         for (u32 p = 0; p < in->n_phase; p++) {
                 const Graph *g = in->phase[p].g;
                 m->sel[p] = NEWN(a, Sel, g->n_node);
@@ -49,11 +54,6 @@ Emit *emit_new(Arena *a, const EmitIn *in)
                 for (u32 i = 0; i < g->n_node; i++)
                         if (select_node(a, g, i, in->kind, in->tune, &m->sel[p][i]))
                                 m->kern[p][i] = key_index(m, m->sel[p][i].key, m->sel[p][i].threads);
-        }
-        for (u32 r = 0; r < N_PLAN_ROLE; r++) {
-                Sel s;
-                if (select_util(a, (PlanRole)r, in->kind, &s))
-                        m->util[m->n_util++] = (PlanUtil){r, key_index(m, s.key, s.threads)};
         }
         return m;
 }

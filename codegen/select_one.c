@@ -116,12 +116,10 @@ void one_begin(Ctx *c)
 {
         bool attend = c->n->op == OP_attend;
         c->k->op = arena_fmt(c->k->arena, "%s_one", c->k->op);
-        c->s->threads = attend ? 128 : 32 * WARPS;
+        c->s->threads = attend ? 256 : 32 * WARPS;
         c->rows = c->n->op == OP_route ? 0 : rows_in_a_wave(c);
         if (c->n->op == OP_experts_up)
                 c->cols = columns_in_a_wave(c);
-        if (attend || c->n->op == OP_route)
-                key_int(c->k, "CLUSTER", CLUSTER);
-        else
+        if (c->n->op != OP_route)
                 key_int(c->k, "BLOCKS", 2);
 }

@@ -1,10 +1,10 @@
-/* A plan on a CUDA device: what cuda.c loads, exec_cuda.c runs and cuda_look.c measures. */
+/* A plan on a CUDA device: what cuda.c and cuda_weights.c load, exec_cuda.c runs and cuda_look.c measures. */
 #ifndef MOEC_CUDA_H
 #define MOEC_CUDA_H
 #include "runtime/driver.h"
 #include "runtime/exec_part.h"
 
-#define CUDA_MAX_ARG 256 /* of a launch */
+#define CUDA_MAX_ARG 64 /* of a launch: what plan_open lets pass */
 
 typedef struct CudaRt {
         Rt rt;
@@ -29,13 +29,23 @@ typedef struct CudaRt {
         u8 *timed;          /* [PHASE]: how a profile times it */
 } CudaRt;
 
+/* Launches the plan's kernel of a role, which it has, in as many blocks as have that many threads. arg: its
+ * arguments, at most CUDA_MAX_ARG; the step's sizes are added. The driver's status. */
+int cuda_util(const CudaRt *c, PlanRole role, CuStream *stream, u64 threads, const u64 *arg, u32 n_arg);
+
+/* ---- cuda_weights.c ---- */
+u64 cuda_weight_room(const PlanWeight *w); /* from a weight's start on the device to the next one's */
+u64 cuda_load_room(void);                  /* bytes of the device while weights are loaded */
+/* To c->weights, in the plan's order. c's kernels and the pool are there. */
+moec_status cuda_load_weights(CudaRt *c, moec_error *e);
+
+/* ---- cuda.c ---- */
 moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e);
 void cuda_close(Rt *rt);
 
 /* ---- exec_cuda.c ----
- * These return the driver's status. early: may start when the launch in front of it on the stream still runs;
- * the kernel waits for that itself. */
-int cuda_start(const CudaRt *c, u32 kernel, const u32 grid[3], const u64 *arg, u32 n_arg, bool early);
+ * The driver's status. early: may start when the launch in front of it on the stream still runs; the kernel
+ * waits for that itself. */
 int cuda_launch(const CudaRt *c, u32 phase, u32 i, bool early);
 moec_status cuda_bad_launch(const CudaRt *c, int rc, u32 i, moec_error *e); /* OK where rc is */
 /* The phase's first n launches as a graph, the caller's. */

@@ -15,8 +15,9 @@ static moec_status read_memory(const CudaRt *c, CuPtr p, u64 bytes, CuPtr sink, 
         const u64 arg[] = {p, bytes / 16, sink, blocks};
         if (kernel == UINT32_MAX)
                 return fail(e, MOEC_DAMAGED, "the plan has no kernel that reads memory; compile it again");
-        return driver_check(c->d, cuda_start(c, kernel, (u32[]){blocks, 1, 1}, arg, COUNT(arg), false),
-                "reading memory", e);
+        u64 threads = (u64)blocks * c->rt.plan->KERNEL[kernel].threads;
+        return driver_check(
+                c->d, cuda_util(c, PLAN_read, c->stream, threads, arg, COUNT(arg)), "reading memory", e);
 }
 
 /* ---- times ---- */

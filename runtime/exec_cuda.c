@@ -14,31 +14,26 @@ static const u32 *grid_size(const CudaRt *c, u32 phase, u32 size[N_PLAN_DIM])
         return size;
 }
 
-int cuda_start(const CudaRt *c, u32 kernel, const u32 grid[3], const u64 *arg, u32 n_arg, bool early)
-{
-        CuAttribute attribute = {.id = CU_LAUNCH_PROGRAMMATIC, .value = {1}};
-        CuLaunch how = {.grid = {grid[0], grid[1], grid[2]},
-                .block = {c->rt.plan->KERNEL[kernel].threads, 1, 1},
-                .smem = c->shared[kernel],
-                .stream = c->stream,
-                .attribute = &attribute,
-                .n_attribute = early};
-        u64 args[CUDA_MAX_ARG + 1];
-        void *param = args;
-        memcpy(args, arg, n_arg * sizeof *args);
-        args[n_arg] = c->dim;
-        return c->d->cuLaunchKernelEx(&how, c->kernel[kernel], &param, NULL);
-}
-
 int cuda_launch(const CudaRt *c, u32 phase, u32 i, bool early)
 {
         const PlanLaunch *l = &c->rt.plan->LAUNCH[i];
-        u32 size[N_PLAN_DIM], grid[3];
+        const PlanKernel *k = &c->rt.plan->KERNEL[l->kernel];
+        CuAttribute attribute = {.id = CU_LAUNCH_PROGRAMMATIC, .value = {1}};
+        CuLaunch how = {.block = {k->threads, 1, 1},
+                .smem = c->shared[l->kernel],
+                .stream = c->stream,
+                .attribute = &attribute,
+                .n_attribute = early};
+        u32 size[N_PLAN_DIM];
+        u64 args[CUDA_MAX_ARG + 1];
+        void *param = args;
         grid_size(c, phase, size);
         for (u32 axis = 0; axis < 3; axis++)
-                grid[axis] =
+                how.grid[axis] =
                         (u32)(((u64)l->mul[axis] * size[l->dim[axis]] + l->div[axis] - 1) / l->div[axis]);
-        return cuda_start(c, l->kernel, grid, c->arg + l->arg, l->n_arg, early);
+        memcpy(args, c->arg + l->arg, l->n_arg * sizeof *args);
+        args[l->n_arg] = c->dim;
+        return c->d->cuLaunchKernelEx(&how, c->kernel[l->kernel], &param, NULL);
 }
 
 moec_status cuda_bad_launch(const CudaRt *c, int rc, u32 i, moec_error *e)

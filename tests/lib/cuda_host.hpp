@@ -97,6 +97,10 @@ INLINE float load_far(const float *p)
 {
         return *p;
 }
+INLINE F4 load_far4(const F4 *p)
+{
+        return host::aligned<F4>(p);
+}
 template <class T> INLINE T shfl_xor(T v, int m)
 {
         return host::swap(v, host::now % 32 ^ m);

@@ -235,6 +235,8 @@ static const Bad bads[] = {
         B(KERNEL, PlanKernel, 2, image, 1, "KERNEL[2].image"),
         B(KERNEL, PlanKernel, 1, source, 1u << 30, "KERNEL[1].source"),
         B(KERNEL, PlanKernel, 1, source_bytes, UINT64_MAX, "KERNEL[1].source"),
+        B(KERNEL, PlanKernel, 1, threads, 0, "KERNEL[1].threads"),
+        B(KERNEL, PlanKernel, 1, threads, 1025, "KERNEL[1].threads"),
         B(UTIL, PlanUtil, 0, role, N_PLAN_ROLE, "UTIL[0].role"),
         B(UTIL, PlanUtil, 0, kernel, 3, "UTIL[0].kernel"),
         S(PHASE, PlanPhase, name),
