@@ -189,7 +189,7 @@ static moec_status check_launches(const CudaRt *c, moec_error *e)
 
 #define SMALLEST 256          /* bytes of an allocation */
 #define ROUNDED  (2ull << 20) /* to what the device may round one up */
-#define N_ALLOC  8 /* with those that weights are loaded through; one is for the gaps between weights */
+#define N_ALLOC  9 /* with those that weights are loaded through; one is for the gaps between weights */
 
 static u64 weights_room(const Plan *p)
 {

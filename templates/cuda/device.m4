@@ -42,6 +42,8 @@ INLINE u32 kept1(const void *p)
         asm("ld.global.nc.u8 %0, [%1];" : "=r"(v) : "l"(p));
         return v;
 }
+// To the L2, for a load to come.
+INLINE void ahead(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 // What another block of this launch wrote, past the L1.
 INLINE float load_far(const float *p)
 {

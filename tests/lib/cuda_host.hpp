@@ -93,6 +93,10 @@ INLINE u32 kept1(const void *p)
 {
         return *(const u8 *)p;
 }
+INLINE void ahead(const void *p)
+{
+        (void)*(const volatile u8 *)p;
+}
 INLINE float load_far(const float *p)
 {
         return *p;

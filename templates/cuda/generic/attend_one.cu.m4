@@ -124,6 +124,19 @@ struct Tile {
                 }
         }
 };
+// A later tile's rows to the L2, 128 bytes a lane at a time.
+INLINE void tile_ahead(const u16 *keys, const u16 *values, i32 p0, i32 last)
+{
+        last = last > 0 ? last - 1 : 0; // a row of an earlier step
+        for (int i = TID % 32; i < TILE * DK / 64; i += 32) {
+                i32 p = p0 + i / (DK / 64);
+                ahead(keys + (u64)(u32)(p < last ? p : last) * DK + i % (DK / 64) * 64);
+        }
+        for (int i = TID % 32; i < TILE * DV / 64; i += 32) {
+                i32 p = p0 + i / (DV / 64);
+                ahead(values + (u64)(u32)(p < last ? p : last) * DV + i % (DV / 64) * 64);
+        }
+}
 // What a warp has so far: of head lane / 4 its top, and this lane's part of its total; of heads 2 (lane % 4) and the next, 2 and 2
 // of the lane / 4-th eighth of their values.
 struct State {
@@ -186,8 +199,8 @@ INLINE void sum_values(const u32 (&high)[2], const u32 (&low)[2], const Tile &t,
 }
 
 INLINE u64 first_row(const Args &a) { return ((u64)(u32)*(const i32 *)moe_arg(«seq») * KVH + BY) * a.dim->n_ctx; }
-// A warp's heads, between the wait and a barrier; own: this block has the token's own place, and appends.
-INLINE void prepare(const Args &a, bool own, i32 pos)
+// A warp's heads, between the wait and a barrier; own: this block has the token's own place, row `at` of the cache, and appends.
+INLINE void prepare(const Args &a, bool own, u64 at)
 {
         int warp = TID / 32;
         Head h[MINE];
@@ -199,7 +212,7 @@ INLINE void prepare(const Args &a, bool own, i32 pos)
                 moe_has(«k», «else if (n == G && own)
                         h[i].load((const float *)moe_arg(«k») + BY * DK);», «»)
         }
-moe_has(«k», «        u16 *key = (u16 *)moe_arg(«kv») + (first_row(a) + (u32)pos) * DK, *value = (u16 *)moe_arg(«kvv») + (first_row(a) + (u32)pos) * DV;
+moe_has(«k», «        u16 *key = (u16 *)moe_arg(«kv») + at * DK, *value = (u16 *)moe_arg(«kvv») + at * DV;
         for (int i = TID; own && i < DV; i += THREADS)
                 value[i] = own_value[i] = (u16)f32_f16(((const float *)moe_arg(«v»))[BY * DV + (u32)i]);
 », «»)#pragma unroll
@@ -325,7 +338,8 @@ moe_kernel
                 return;
         }
         i32 each = parts * WARPS, mine = (i32)BZ * WARPS + TID / 32;
-        const u16 *keys = (const u16 *)moe_arg(«kv») + first_row(a) * DK, *values = (const u16 *)moe_arg(«kvv») + first_row(a) * DV;
+        u64 row0 = first_row(a);
+        const u16 *keys = (const u16 *)moe_arg(«kv») + row0 * DK, *values = (const u16 *)moe_arg(«kvv») + row0 * DV;
         Tile t;
         // Its tiles from the last to the first: the last may need the token's own.
         i32 first = mine < tiles ? mine + (tiles - 1 - mine) / each * each : -1;
@@ -333,6 +347,8 @@ moe_kernel
                 t.load_keys(keys, TILE * (from + first), pos);
                 t.load_values(values, TILE * (from + first), pos);
         }
+        for (i32 i = first - each; i >= 0 && i >= first - 2 * each; i -= each)
+                tile_ahead(keys, values, TILE * (from + i), pos);
         for (int i = TID; G < 8 && i < 2 * 8 * DK; i += THREADS)
                 query[i / (8 * DK)][i / DK % 8][i % DK] = 0;
         for (int i = TID; i < DK; i += THREADS) {
@@ -342,7 +358,7 @@ moe_kernel
         moe_if(MOE_HALF, 0, «», «rope_table(pos, moe_has(«freqs», «(const float *)moe_arg(«freqs»)», «0»));»)
         barrier();
         pdl_wait();
-        prepare(a, (i32)BZ == (tiles - 1) % each / WARPS, pos);
+        prepare(a, (i32)BZ == (tiles - 1) % each / WARPS, row0 + (u32)pos);
         barrier();
         State s = {{}, -INF, 0};
         moe_has(«k», «if (first == tiles - 1)
@@ -355,6 +371,8 @@ moe_kernel
                 scores(t, c);
                 if (i >= each)
                         t.load_keys(keys, next, pos);
+                if (i >= 3 * each)
+                        tile_ahead(keys, values, TILE * (from + i - 3 * each), pos);
                 weigh(c, s, p0, low, pos, high, low_part);
                 sum_values(high, low_part, t, s);
                 if (i >= each)
