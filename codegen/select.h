@@ -33,4 +33,7 @@ typedef struct Sel {
 /* tune: the target's table of codegen/tune.lua. False: the node needs no kernel. */
 bool select_node(Arena *a, const Graph *g, u32 node, Target target, const Tab *tune, Sel *s);
 
+/* The launch that draws the next token from logits of n_vocab. False: the target has none. */
+bool select_draw(Arena *a, i64 n_vocab, Target target, Sel *s);
+
 #endif

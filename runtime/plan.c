@@ -7,7 +7,7 @@
 
 /* The file is these structs: their sizes are the format. */
 _Static_assert(sizeof(PlanHead) == 56 + 16 * N_PLAN_SECTION, "PlanHead");
-_Static_assert(sizeof(PlanMeta) == 112 && sizeof(PlanKernel) == 40 && sizeof(PlanImage) == 24, "no padding");
+_Static_assert(sizeof(PlanMeta) == 120 && sizeof(PlanKernel) == 40 && sizeof(PlanImage) == 24, "no padding");
 _Static_assert(sizeof(PlanPhase) == 40 && sizeof(PlanLaunch) == 88 && sizeof(PlanArg) == 16, "no padding");
 _Static_assert(sizeof(PlanWeight) == 88 && sizeof(PlanState) == 24 && sizeof(PlanPart) == 40, "no padding");
 
@@ -273,6 +273,11 @@ static moec_status exam_phases(const Exam *x)
                         if (plan_blocks(&p->LAUNCH[l], size) == UINT64_MAX)
                                 return bad(x, PLAN_LAUNCH, l, "mul", "a grid of more than 2^32 - 1 blocks");
         }
+        if (!span_ok(m->draw, m->n_draw, count(x, PLAN_LAUNCH)))
+                return bad(x, PLAN_META, 0, "n_draw", "not inside LAUNCH");
+        for (u64 l = m->draw; l < (u64)m->draw + m->n_draw; l++)
+                if (plan_blocks(&p->LAUNCH[l], (u32[N_PLAN_DIM]){1, 1, 1, 1, 1}) == UINT64_MAX)
+                        return bad(x, PLAN_LAUNCH, l, "mul", "a grid of more than 2^32 - 1 blocks");
         return MOEC_OK;
 }
 
@@ -287,7 +292,8 @@ static moec_status exam_args(const Exam *x)
                 [PLAN_W] = count(x, PLAN_WEIGHT),
                 [PLAN_K] = count(x, PLAN_STATE),
                 [PLAN_V] = count(x, PLAN_STATE),
-                [PLAN_NULL] = UINT64_MAX};
+                [PLAN_NULL] = UINT64_MAX,
+                [PLAN_DRAW] = UINT64_MAX};
         for (u64 i = 0; i < count(x, PLAN_ARG); i++) {
                 const PlanArg *a = &p->ARG[i];
                 if (a->index >= bound[a->kind])

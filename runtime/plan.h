@@ -14,7 +14,7 @@
 #include "ir/types.h"
 
 #define PLAN_MAGIC   "MOECPLAN"
-#define PLAN_VERSION 1
+#define PLAN_VERSION 2
 #define PLAN_ALIGN   64
 #define PLAN_PAGE    4096 /* alignment of WDATA */
 
@@ -72,6 +72,8 @@ typedef struct PlanMeta {
         u64 n_params, weight_bytes, bytes_per_token; /* as moec_info */
         Hash model;                                  /* of the GGUF's header and tensor table, all parts */
         u64 arena_bytes;                             /* the largest phase's */
+        u32 draw,
+                n_draw; /* launches, of no phase, that draw the next token on the device; n_draw 0: none do */
 } PlanMeta;
 
 typedef struct PlanKernel {
@@ -128,6 +130,7 @@ typedef enum PlanArgKind {
         PLAN_K,     /* index: state: its keys' plane */
         PLAN_V,     /* index: state: its values' plane */
         PLAN_NULL,  /* an optional operand that is absent */
+        PLAN_DRAW,  /* a PlanDraw and a sequence's tokens behind it, [n_ctx] i32 */
         N_PLAN_ARG
 } PlanArgKind;
 typedef struct PlanArg {
@@ -223,5 +226,25 @@ typedef struct KernelDim {
         u32 n_tok, n_out, n_seq, n_ctx;
 } KernelDim;
 typedef void CpuKernel(void *const *arg, const KernelDim *dim, u32 first, u32 last);
+
+/* ---- drawing tokens on a device ----
+ * What the launches META.draw read and change. Settings and definition: runtime/sample.h. */
+#define PLAN_DRAWS 32 /* tokens that id has room for */
+#define PLAN_ENDS  32
+typedef enum PlanDrawn { DRAW_GOING_ON, DRAW_ENDED, DRAW_NO_LOGIT, DRAW_BAD_LOGIT } PlanDrawn;
+typedef struct PlanDraw {
+        u64 seed, seq;
+        u64 logits, next; /* device addresses: of the logits that the next token is drawn from, and of all
+                             later ones */
+        float temp, top_p, min_p, repeat_penalty;
+        i32 top_k, repeat_last;
+        u32 len;     /* tokens of the sequence: the position of the next */
+        u32 n;       /* drawn so far */
+        u32 why;     /* PlanDrawn; once it is not DRAW_GOING_ON nothing more is drawn */
+        u32 bad;     /* DRAW_BAD_LOGIT: the token whose logit is none, */
+        u32 n_end;   /* end tokens, after which nothing is drawn */
+        float value; /* and that logit */
+        i32 end[PLAN_ENDS], id[PLAN_DRAWS];
+} PlanDraw;
 
 #endif

@@ -1,0 +1,217 @@
+/* The kernel that draws tokens, run on the CPU (tests/lib/oncuda.h): the very token of runtime/sample.c, or
+ * the same error, from random, tied, flat, huge and damaged logits, at random settings. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "runtime/sample.h"
+#include "tests/lib/oncuda.h"
+#include "tests/lib/randgraph.h"
+#include <cmocka.h>
+
+enum { N_CTX = 300, MAX_VOCAB = 300001 };
+static const struct {
+        u32 n_vocab, runs;
+} vocab[] = {{1, 60}, {20, 1000}, {1000, 1000}, {5003, 500}, {151936, 30}, {MAX_VOCAB, 10}};
+enum { N_VOCAB = COUNT(vocab) };
+
+static u32 n_tokens, n_errors;
+
+static double unit(Rand *r)
+{
+        return rand_below(r, 1 << 30) / (double)(1 << 30);
+}
+
+/* Roughly normal, of that width. */
+static float normal(Rand *r, double width)
+{
+        return (float)(width * (unit(r) + unit(r) + unit(r) + unit(r) - 2));
+}
+
+static void fill(Rand *r, float *l, u32 n)
+{
+        u32 kind = rand_below(r, 10);
+        double width = (double[]){0.001, 1, 6, 12}[rand_below(r, 4)];
+        for (u32 i = 0; i < n; i++) {
+                float x = normal(r, width);
+                l[i] = kind == 0   ? 0.25f * (float)rand_below(r, 4) - 0.5f /* ties, zeros of both signs */
+                       : kind == 1 ? -3.5f
+                       : kind == 2 ? (float)i * 0.001f /* the largest all in one group */
+                       : kind == 3 ? (rand_below(r, 8) ? -INFINITY : x)
+                       : kind == 4 ? x * 1e37f
+                       : kind == 5 ? x * 1e-40f
+                                   : x;
+                if (kind == 0 && rand_below(r, 2))
+                        l[i] = -l[i];
+        }
+        for (u32 i = rand_below(r, 6); kind > 6 && i; i--) /* a few stand out */
+                l[rand_below(r, n)] += (float)(10 * unit(r));
+        if (kind == 3 && rand_below(r, 4) == 0) {
+                for (u32 i = 0; i < n; i++)
+                        l[i] = -INFINITY;
+                if (rand_below(r, 2))
+                        l[rand_below(r, n)] = normal(r, 5);
+        }
+        for (u32 i = rand_below(r, 3); kind == 6 && i; i--)
+                l[rand_below(r, n)] = rand_below(r, 2) ? INFINITY : rand_below(r, 2) ? NAN : -NAN;
+}
+
+static moec_sampling settings(Rand *r, u32 n)
+{
+        static const float temps[] = {0, -1, 0.1f, 0.8f, 1, 3, 1e-30f},
+                           ps[] = {1, 0.95f, 0.5f, 1e-6f, 0.9999f}, mins[] = {0, 0.05f, 1e-4f, 1, 0.5f},
+                           penalties[] = {1, 1.1f, 0.7f, 30};
+        static const i32 ks[] = {0, 0, 1, 2, 40, 100, 511, 512, 600, 1500, 100000},
+                         lasts[] = {-1, 0, 1, 64, 1000};
+        moec_sampling s = {.temp = temps[rand_below(r, COUNT(temps))],
+                .top_p = ps[rand_below(r, COUNT(ps))],
+                .min_p = mins[rand_below(r, COUNT(mins))],
+                .repeat_penalty = penalties[rand_below(r, COUNT(penalties))],
+                .top_k = ks[rand_below(r, COUNT(ks))],
+                .repeat_last = lasts[rand_below(r, COUNT(lasts))],
+                .seed = (u64)rand_below(r, UINT32_MAX) << 32 | rand_below(r, UINT32_MAX)};
+        if (rand_below(r, 20) == 0)
+                s.top_k = (i32)n;
+        return s;
+}
+
+static PlanDraw start(Rand *r, const moec_sampling *s, const float *l, u32 n)
+{
+        PlanDraw d = {.seed = s->seed,
+                .seq = rand_below(r, 3) ? rand_below(r, 9) : UINT32_MAX,
+                .logits = (u64)(uintptr_t)l,
+                .next = 12345,
+                .temp = s->temp,
+                .top_p = s->top_p,
+                .min_p = s->min_p,
+                .repeat_penalty = s->repeat_penalty,
+                .top_k = s->top_k,
+                .repeat_last = s->repeat_last,
+                .len = rand_below(r, N_CTX),
+                .n = rand_below(r, PLAN_DRAWS),
+                .n_end = rand_below(r, 3)};
+        for (u32 i = 0; i < d.n_end; i++)
+                d.end[i] = (i32)rand_below(r, MIN(n, 30));
+        return d;
+}
+
+static void expect(const PlanDraw *was, const Mem *mem, const Mem *ids, const Mem *pos, const float *l, u32 n,
+        const moec_sampling *s, void *scratch)
+{
+        const PlanDraw *d = (const PlanDraw *)(const void *)mem->p;
+        const i32 *said = (const i32 *)(const void *)(d + 1);
+        moec_error e = {0};
+        i32 id = -1;
+        moec_status st = sample(l, n, s, said, was->len, was->seq, was->len, scratch, &id, &e);
+        if (st != MOEC_OK) {
+                char text[64] = "all ";
+                if (d->why == DRAW_BAD_LOGIT)
+                        snprintf(text, sizeof text, "the logit of token %u is %g:", d->bad, (double)d->value);
+                assert_int_equal(d->why, d->why == DRAW_BAD_LOGIT ? DRAW_BAD_LOGIT : DRAW_NO_LOGIT);
+                if (strncmp(e.msg, text, strlen(text)) != 0)
+                        fail_msg("%s is not what sample says: %s", text, e.msg);
+                assert_int_equal(d->n, was->n);
+                assert_int_equal(d->len, was->len);
+                n_errors++;
+                return;
+        }
+        if (d->n != was->n + 1 || d->id[was->n] != id)
+                fail_msg("token %d of why %u, not %d: %u logits, temp %g top_k %d top_p %g min_p %g penalty "
+                         "%g last %d len %u",
+                        d->n == was->n + 1 ? d->id[was->n] : -1, d->why, id, n, (double)s->temp, s->top_k,
+                        (double)s->top_p, (double)s->min_p, (double)s->repeat_penalty, s->repeat_last,
+                        was->len);
+        bool end = false;
+        for (u32 i = 0; i < was->n_end; i++)
+                end |= was->end[i] == id;
+        assert_int_equal(d->why, end ? DRAW_ENDED : DRAW_GOING_ON);
+        assert_int_equal(d->len, was->len + 1);
+        assert_int_equal(said[was->len], id);
+        assert_int_equal(*(const i32 *)(const void *)ids->p, id);
+        assert_int_equal(*(const i32 *)(const void *)pos->p, was->len);
+        assert_true(d->logits == was->next);
+        n_tokens++;
+}
+
+static void one(
+        Rand *r, Fibred *fn, const Sel *sel, Mem *const arg[], u32 n, float *l, float *copy, void *scratch)
+{
+        static const KernelDim dim = {1, 1, 1, N_CTX};
+        moec_sampling s = settings(r, n);
+        fill(r, l, n);
+        memcpy(copy, l, n * sizeof *l);
+        PlanDraw was = start(r, &s, copy, n), *d = (PlanDraw *)(void *)arg[0]->p;
+        i32 *said = (i32 *)(void *)(d + 1);
+        for (u32 i = 0; i < was.len; i++)
+                said[i] = (i32)(rand_below(r, 4) ? rand_below(r, MIN(n, 50)) : rand_below(r, n));
+        *d = was;
+        const char *what = oncuda_run(fn, sel, arg, &dim, rand_below(r, 2));
+        if (what)
+                fail_msg("%s", what);
+        expect(&was, arg[0], arg[1], arg[2], l, n, &s, scratch);
+        if (d->why == DRAW_GOING_ON)
+                return;
+        was = *d; /* what has ended stays as it is */
+        assert_null(oncuda_run(fn, sel, arg, &dim, false));
+        assert_memory_equal(&was, d, sizeof was);
+}
+
+static void same_tokens(void **state)
+{
+        (void)state;
+        Arena *a = arena_new();
+        Sel sel[N_VOCAB];
+        Key *key[N_VOCAB];
+        Fibred *fn[N_VOCAB];
+        for (u32 i = 0; i < N_VOCAB; i++) {
+                assert_true(select_draw(a, vocab[i].n_vocab, TARGET_cuda, &sel[i]));
+                key[i] = sel[i].key;
+        }
+        OnCuda *o = oncuda_new(a, key, N_VOCAB, fn);
+        if (!o) {
+                print_message("no C++ compiler\n");
+                skip();
+        }
+        Mem draw = mem_new(sizeof(PlanDraw) + 4 * N_CTX, MEM_OUT), ids = mem_new(4, MEM_OUT),
+            pos = mem_new(4, MEM_OUT);
+        Mem *const arg[] = {&draw, &ids, &pos};
+        for (u32 i = 0; i < N_VOCAB; i++) {
+                Rand r = {i};
+                u32 n = vocab[i].n_vocab;
+                float *l = malloc(n * sizeof *l), *copy = malloc(n * sizeof *l);
+                void *scratch = malloc(sample_scratch(n));
+                for (u32 k = 0; k < vocab[i].runs; k++)
+                        one(&r, fn[i], &sel[i], arg, n, l, copy, scratch);
+                free(l);
+                free(copy);
+                free(scratch);
+        }
+        print_message("%u tokens, %u errors\n", n_tokens, n_errors);
+        mem_free(&draw);
+        mem_free(&ids);
+        mem_free(&pos);
+        oncuda_free(o);
+        arena_free(a);
+}
+
+static void who_draws(void **state)
+{
+        (void)state;
+        Arena *a = arena_new();
+        Sel s;
+        assert_false(select_draw(a, 1000, TARGET_cpu, &s));
+        assert_true(select_draw(a, 1 << 22, TARGET_cuda, &s));
+        assert_false(select_draw(a, (1 << 22) + 1, TARGET_cuda, &s));
+        arena_free(a);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {cmocka_unit_test(same_tokens), cmocka_unit_test(who_draws)};
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
