@@ -244,7 +244,7 @@ static moec_status resolve_args(CudaRt *c, moec_error *e)
                 free(weight);
                 return fail(e, MOEC_NO_MEMORY, "out of memory loading a plan");
         }
-        RtPlaces places = {.arena = c->arena, .kv = c->kv, .weight = weight};
+        RtPlaces places = {.arena = c->arena, .kv = c->kv, .draw = c->draw, .weight = weight};
         for (u64 i = 0; i < N_PLAN_INPUT; i++)
                 places.input[i] = c->dim + PLAN_ALIGN + i * rt_round(4ull * c->rt.max_tok);
         for (u64 i = 0; i < n_weight; at += weight_room(&p->WEIGHT[i++]))
@@ -363,7 +363,7 @@ moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e)
         if ((st = check_launches(c, e)) != MOEC_OK || (st = take_device(c, e)) != MOEC_OK)
                 return st;
         if ((st = load_code(c, e)) != MOEC_OK || (st = check_memory(c, e)) != MOEC_OK ||
-                (st = alloc_memory(c, e)) != MOEC_OK)
+                (st = alloc_memory(c, e)) != MOEC_OK || (st = cuda_draw_open(c, e)) != MOEC_OK)
                 return st;
         if ((st = load_weights(c, e)) != MOEC_OK)
                 return st;
@@ -373,14 +373,16 @@ moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e)
 static void free_device(CudaRt *c)
 {
         const Driver *d = c->d;
-        const CuPtr memory[] = {c->weights, c->kv, c->arena, c->dim};
-        void *const pinned[] = {c->host_dim, c->host_logits};
+        const CuPtr memory[] = {c->weights, c->kv, c->arena, c->dim, c->draw};
+        void *const pinned[] = {c->host_dim, c->host_logits, c->host_draw};
         d->cuCtxSetCurrent(c->context);
         if (c->stream)
                 d->cuStreamSynchronize(c->stream);
         for (u64 i = 0; c->graph && i < plan_count(c->rt.plan, PLAN_PHASE); i++)
                 if (c->graph[i])
                         d->cuGraphExecDestroy(c->graph[i]);
+        if (c->draw_graph)
+                d->cuGraphExecDestroy(c->draw_graph);
         for (u64 i = 0; c->module && i < plan_count(c->rt.plan, PLAN_KERNEL); i++)
                 if (c->module[i])
                         d->cuModuleUnload(c->module[i]);

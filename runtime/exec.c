@@ -125,6 +125,9 @@ moec_status rt_resolve(const Rt *rt, const RtPlaces *places, u64 *at, moec_error
                 case PLAN_V:
                         at[i] = v[a->index];
                         break;
+                case PLAN_DRAW:
+                        at[i] = places->draw;
+                        break;
                 case PLAN_NULL:
                 case N_PLAN_ARG:
                         at[i] = 0;
@@ -267,9 +270,11 @@ moec_status rt_step(Rt *rt, const Batch *b, float *logits, moec_error *e)
         u32 out = 0;
         for (u32 from = 0; from < b->n;) {
                 Part p = next_part(rt, b, from, out);
-                moec_status st = rt->target->run(rt, b, &p, logits + out * n_vocab, e);
+                moec_status st = rt->target->run(rt, b, &p, logits ? logits + out * n_vocab : NULL, e);
                 if (st != MOEC_OK)
                         return st;
+                rt->kept_phase = p.phase;
+                rt->kept_rows = p.n_out;
                 out += p.n_out;
                 from += p.n;
                 if (from < b->n && rt->progress && !rt->progress(rt->user, "running", from, b->n))
@@ -277,6 +282,35 @@ moec_status rt_step(Rt *rt, const Batch *b, float *logits, moec_error *e)
                                 e, MOEC_INTERRUPTED, "stopped after %u of %u tokens of a step", from, b->n);
         }
         return MOEC_OK;
+}
+
+bool rt_keeps(const Rt *rt, const Batch *b)
+{
+        Part p = next_part(rt, b, 0, 0);
+        for (u32 from = p.n; p.n_out == 0 && from < b->n; from += p.n)
+                p = next_part(rt, b, from, 0);
+        return rt->target->logits && p.n_out == b->n_out && p.from + p.n == b->n;
+}
+
+moec_status rt_logits(Rt *rt, float *logits, moec_error *e)
+{
+        return rt->target->logits(rt, rt->kept_phase, rt->kept_rows, logits, e);
+}
+
+bool rt_draws(const Rt *rt)
+{
+        return rt->target->draw && rt->plan->META->n_draw && !rt->hook && !rt->profiling;
+}
+
+moec_status rt_draw(Rt *rt, const Draw *d, i32 *id, u32 *n, moec_error *e)
+{
+        Draw some = *d;
+        some.n = MIN(d->n, PLAN_DRAWS);
+        *n = 0;
+        moec_status st = rt->target->draw(rt, &some, id, n, e);
+        rt->kept_phase = 0;
+        rt->kept_rows = *n != 0;
+        return st;
 }
 
 /* ---- looking inside ---- */

@@ -18,12 +18,17 @@ typedef struct RtTarget {
         size_t bytes;     /* of its struct, which begins with an Rt */
         moec_status (*open)(Rt *rt, const moec_options *opt, moec_error *e);
         void (*close)(Rt *rt);
-        /* logits: [p->n_out, n_vocab] */
+        /* logits: [p->n_out, n_vocab]; NULL: they stay, for `logits` */
         moec_status (*run)(Rt *rt, const Batch *b, const Part *p, float *logits, moec_error *e);
         void (*read)(Rt *rt, u64 arena_offset, void *dst, u64 bytes);
         void (*write)(Rt *rt, u64 arena_offset, const void *src, u64 bytes);
         moec_status (*bandwidth)(Rt *rt, double *bytes_per_s, moec_error *e);
         void (*describe)(const Rt *rt, char out[64]);
+        /* The first n rows that the phase's last part left. NULL: nothing ever stays. */
+        moec_status (*logits)(Rt *rt, u32 phase, u32 n, float *logits, moec_error *e);
+        /* As rt_draw, of a plan that has META.n_draw; at most PLAN_DRAWS. Leaves a row of phase 0. NULL:
+         * cannot. */
+        moec_status (*draw)(Rt *rt, const Draw *d, i32 *id, u32 *n, moec_error *e);
 } RtTarget;
 extern const RtTarget rt_cpu, rt_cuda;
 
@@ -33,7 +38,8 @@ struct Rt {
         moec_progress progress;
         void *user;
         u32 n_ctx, n_seq;
-        u32 max_tok; /* the largest phase's tokens or rows of logits */
+        u32 max_tok;               /* the largest phase's tokens or rows of logits */
+        u32 kept_phase, kept_rows; /* the last part's: where its logits are */
         Pool *pool;
         Weights weights;
         RtMemory mem;
@@ -50,7 +56,7 @@ moec_status rt_check_memory(Rt *rt, Memory m, moec_error *e);
 /* Resolves every PlanArg: where things are. at: [ARG]. kv: of all states' planes; input[i]: of each input;
  * weight: [WEIGHT]. MOEC_NO_MEMORY. */
 typedef struct RtPlaces {
-        u64 arena, kv, input[N_PLAN_INPUT];
+        u64 arena, kv, draw, input[N_PLAN_INPUT];
         const u64 *weight;
 } RtPlaces;
 moec_status rt_resolve(const Rt *rt, const RtPlaces *places, u64 *at, moec_error *e);

@@ -275,9 +275,13 @@ static moec_status exam_phases(const Exam *x)
         }
         if (!span_ok(m->draw, m->n_draw, count(x, PLAN_LAUNCH)))
                 return bad(x, PLAN_META, 0, "n_draw", "not inside LAUNCH");
-        for (u64 l = m->draw; l < (u64)m->draw + m->n_draw; l++)
+        for (u64 l = m->draw; l < (u64)m->draw + m->n_draw; l++) {
+                const u32 *dim = p->LAUNCH[l].dim;
+                if (dim[0] != PLAN_one || dim[1] != PLAN_one || dim[2] != PLAN_one)
+                        return bad(x, PLAN_LAUNCH, l, "dim", "a draw's grid is constant");
                 if (plan_blocks(&p->LAUNCH[l], (u32[N_PLAN_DIM]){1, 1, 1, 1, 1}) == UINT64_MAX)
                         return bad(x, PLAN_LAUNCH, l, "mul", "a grid of more than 2^32 - 1 blocks");
+        }
         return MOEC_OK;
 }
 

@@ -48,4 +48,8 @@ size_t sample_scratch(u32 n_vocab);
 moec_status sample(const float *logits, u32 n_vocab, const moec_sampling *s, const i32 *history,
         u32 n_history, u64 seq, u64 position, void *scratch, i32 *id, moec_error *e);
 
+/* The errors of step 1, for who finds them elsewhere. */
+moec_status sample_bad_logit(u32 id, float logit, moec_error *e);
+moec_status sample_no_logit(u32 n_vocab, moec_error *e);
+
 #endif

@@ -7,6 +7,12 @@
 EXPORT FakeCuda fake = {.version = 13000, .n_device = 1, .major = 9, .memory = 1ull << 33};
 
 static bool capturing;
+static bool captured_draw;
+static void *drawing; /* the first argument of the kernel that draws */
+
+typedef struct Made {
+        bool draws;
+} Made;
 
 static int called(const char *name)
 {
@@ -24,7 +30,7 @@ static int called(const char *name)
 static int make(void *out)
 {
         void **p = out;
-        *p = calloc(1, 1);
+        *p = calloc(1, sizeof(Made));
         fake.live++;
         return CU_OK;
 }
@@ -113,6 +119,7 @@ return CU_OK;
 }
 SAME(cuMemcpyDtoHAsync, (void *p, CuPtr q, size_t n, CuStream *s))
 (void)s;
+fake.fetches++;
 memcpy(p, (const void *)(uintptr_t)q, n);
 return CU_OK;
 }
@@ -141,22 +148,27 @@ SAME(cuStreamBeginCapture, (CuStream * s, int mode))
 (void)s;
 (void)mode;
 capturing = true;
+captured_draw = false;
 return CU_OK;
 }
 SAME(cuStreamEndCapture, (CuStream * s, CuGraph **g))
 (void)s;
 capturing = false;
-return make(g);
+make(g);
+((Made *)(void *)*g)->draws = captured_draw;
+return CU_OK;
 }
 SAME(cuGraphInstantiate, (CuGraphExec * *x, CuGraph *g, u64 flags))
-(void)g;
 (void)flags;
-return make(x);
+make(x);
+*(Made *)(void *)*x = *(Made *)(void *)g;
+return CU_OK;
 }
 SAME(cuGraphLaunch, (CuGraphExec * x, CuStream *s))
-(void)x;
 (void)s;
 fake.graphs++;
+if (fake.on_graph)
+        fake.on_graph(((Made *)(void *)x)->draws ? drawing : NULL);
 return CU_OK;
 }
 SAME(cuGraphExecDestroy, (CuGraphExec * x))
@@ -192,10 +204,13 @@ SAME(cuFuncSetAttribute, (CuFunction * f, int attribute, int value))
 return CU_OK;
 }
 SAME(cuLaunchKernelEx, (const CuLaunch *l, CuFunction *f, void **params, void **extra))
-(void)f;
 (void)extra;
 if (!params || !l->grid[0] || !l->grid[1] || !l->grid[2] || !l->block[0])
         return 1;
+if (capturing && !strncmp((const char *)f, "k_draw_", 7)) {
+        captured_draw = true;
+        drawing = *(void **)params[0];
+}
 *(capturing ? &fake.captured : &fake.launches) += 1;
 if (l->n_attribute && l->attribute->id == CU_LAUNCH_PROGRAMMATIC && l->attribute->value[0] == 1)
         fake.programmatic++;
