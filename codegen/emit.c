@@ -72,6 +72,11 @@ const Sel *emit_sel(const Emit *m, u32 phase, u32 node)
         return m->sel[phase][node].key ? &m->sel[phase][node] : NULL;
 }
 
+const Sel *emit_draw(const Emit *m)
+{
+        return m->draw.key ? &m->draw : NULL;
+}
+
 /* ---- weights and states ---- */
 
 static const EmitTensor *tensor_find(const EmitIn *in, const char *name)

@@ -39,6 +39,7 @@ typedef struct Emit Emit;
 Emit *emit_new(Arena *a, const EmitIn *in);
 u32 emit_keys(const Emit *m, Key *const **key);
 const Sel *emit_sel(const Emit *m, u32 phase, u32 node); /* NULL: no kernel */
+const Sel *emit_draw(const Emit *m);                     /* of no phase; NULL: the target draws no tokens */
 
 /* A weight with a place in WDATA, in the order of those places; at: of its first byte there. */
 typedef struct EmitWeight {

@@ -199,6 +199,70 @@ static void same_tokens(void **state)
         arena_free(a);
 }
 
+/* ---- on a device ---- */
+
+static moec_context *load(const moec_model *m)
+{
+        const moec_options opt = {.target = "cuda", .n_ctx = 512, .max_seqs = 2};
+        moec_context *c;
+        moec_error e = {0};
+        moec_status st = moec_load(m, &opt, &c, &e);
+        if (st == MOEC_NO_DEVICE || st == MOEC_TOOLCHAIN) {
+                print_message("%s\n", e.msg);
+                return NULL;
+        }
+        if (st)
+                fail_msg("%s", e.msg);
+        moec_token t[3] = {{40, 1, false}, {50, 1, false}, {60, 1, true}};
+        assert_int_equal(moec_step(c, t, 3, NULL, NULL), MOEC_OK);
+        return c;
+}
+
+/* Drawn by the device in pieces, and sampled on the host step by step. */
+static void as_the_host_samples(void **state)
+{
+        (void)state;
+        moec_model *m;
+        assert_int_equal(moec_open("examples/fables.gguf", NULL, &m, NULL), MOEC_OK);
+        moec_context *a = load(m), *b = a ? load(m) : NULL;
+        enum { MOST = 200 };
+        static i32 ids[MOST];
+        Rand r = {1};
+        for (u32 run = 0; b && run < 60; run++) {
+                moec_sampling s = run ? settings(&r, 4096) : (moec_sampling)MOEC_SAMPLING_DEFAULT;
+                moec_token t = {.seq = 1, .logits = true};
+                moec_error e;
+                int n = 0, sum = 0;
+                while (sum < MOST && !(sum && moec_is_end(m, ids[sum - 1]))) {
+                        int ask = MIN(1 + (int)rand_below(&r, 70), MOST - sum);
+                        if (moec_generate(a, 1, &s, ask, false, ids + sum, &n, &e) != MOEC_OK)
+                                fail_msg("%s", e.msg);
+                        sum += n;
+                }
+                for (int k = 0; k < sum; k++) {
+                        assert_int_equal(moec_sample(b, 1, &s, &t.id, NULL), MOEC_OK);
+                        if (t.id != ids[k])
+                                fail_msg("run %u, token %d: %d, not %d", run, k, ids[k], t.id);
+                        assert_int_equal(moec_step(b, &t, 1, NULL, NULL), MOEC_OK);
+                }
+                i32 next[2] = {0};
+                assert_int_equal(moec_sample(a, 1, &s, &next[0], NULL), MOEC_OK);
+                assert_int_equal(moec_sample(b, 1, &s, &next[1], NULL), MOEC_OK);
+                assert_int_equal(next[0], next[1]);
+                t.id = 70; /* on with the same prompt, and logits that a step of one token left */
+                assert_int_equal(moec_seq_trim(a, 1, 3, NULL), MOEC_OK);
+                assert_int_equal(moec_seq_trim(b, 1, 3, NULL), MOEC_OK);
+                assert_int_equal(moec_step(a, &t, 1, NULL, NULL), MOEC_OK);
+                assert_int_equal(moec_step(b, &t, 1, NULL, NULL), MOEC_OK);
+        }
+        bool had = b;
+        moec_unload(a);
+        moec_unload(b);
+        moec_close(m);
+        if (!had)
+                skip();
+}
+
 static void who_draws(void **state)
 {
         (void)state;
@@ -212,6 +276,7 @@ static void who_draws(void **state)
 
 int main(void)
 {
-        const struct CMUnitTest tests[] = {cmocka_unit_test(same_tokens), cmocka_unit_test(who_draws)};
+        const struct CMUnitTest tests[] = {cmocka_unit_test(same_tokens), cmocka_unit_test(who_draws),
+                cmocka_unit_test(as_the_host_samples)};
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
