@@ -146,8 +146,7 @@ static void dump_graph(const Dump *d, const Graph *g, Buf *out)
 static bool key_shown(const Stages *s, u32 phase, const Key *k, int layer, u32 *uses)
 {
         const Graph *g = s->stage[phase].g;
-        const Sel *draw = emit_draw(s->emit);
-        *uses = draw && phase == 0 && layer < 0 && !strcmp(draw->key->text, k->text);
+        *uses = 0;
         for (u32 i = 0; i < g->n_node; i++) {
                 const Sel *sel = emit_sel(s->emit, phase, i);
                 if (sel && !strcmp(sel->key->text, k->text) &&

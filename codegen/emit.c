@@ -10,11 +10,11 @@ struct Emit {
         Key **key;
         u32 *threads; /* by key */
         u32 n_key, cap_key, cap_threads;
-        Sel draw; /* key NULL: none */
-        u32 draw_kern;
         EmitWeight *weight; /* in the plan's order */
         u64 wdata;
         u32 n_weight, cap_weight;
+        PlanUtil util[N_PLAN_ROLE];
+        u32 n_util;
         PlanWriter w;
 };
 
@@ -35,12 +35,6 @@ static u32 key_index(Emit *m, Key *k, u32 threads)
         return m->n_key++;
 }
 
-static i64 n_vocab(const EmitIn *in)
-{
-        const Graph *g = in->phase[0].g;
-        return dim_last(&g->val[ref_idx(g->ret[0])].type);
-}
-
 Emit *emit_new(Arena *a, const EmitIn *in)
 {
         Emit *m = NEW(a, Emit);
@@ -48,6 +42,11 @@ Emit *emit_new(Arena *a, const EmitIn *in)
         m->in = in;
         m->sel = NEWN(a, Sel *, in->n_phase);
         m->kern = NEWN(a, u32 *, in->n_phase);
+        for (u32 r = 0; r < N_PLAN_ROLE; r++) {
+                Sel s;
+                if (select_util(a, (PlanRole)r, in->kind, &s))
+                        m->util[m->n_util++] = (PlanUtil){r, key_index(m, s.key, s.threads)};
+        }
         for (u32 p = 0; p < in->n_phase; p++) {
                 const Graph *g = in->phase[p].g;
                 m->sel[p] = NEWN(a, Sel, g->n_node);
@@ -56,8 +55,6 @@ Emit *emit_new(Arena *a, const EmitIn *in)
                         if (select_node(a, g, i, in->kind, in->tune, &m->sel[p][i]))
                                 m->kern[p][i] = key_index(m, m->sel[p][i].key, m->sel[p][i].threads);
         }
-        if (select_draw(a, n_vocab(in), in->kind, &m->draw))
-                m->draw_kern = key_index(m, m->draw.key, m->draw.threads);
         return m;
 }
 
@@ -70,11 +67,6 @@ u32 emit_keys(const Emit *m, Key *const **key)
 const Sel *emit_sel(const Emit *m, u32 phase, u32 node)
 {
         return m->sel[phase][node].key ? &m->sel[phase][node] : NULL;
-}
-
-const Sel *emit_draw(const Emit *m)
-{
-        return m->draw.key ? &m->draw : NULL;
 }
 
 /* ---- weights and states ---- */
@@ -183,27 +175,11 @@ static PlanArg plan_arg(Emit *m, const Graph *g, const struct SelArg *s)
                 a.index = weight_index(m, &g->weight[ref_idx(s->ref)]);
         else if (s->kind == PLAN_INPUT)
                 a.index = ref_idx(s->ref);
-        else if (s->kind == PLAN_DRAW)
-                a.index = 0;
         else if (s->kind == PLAN_K || s->kind == PLAN_V)
                 a.index = state_index(m, g, s->ref);
         else
                 a.value = g->val[ref_idx(s->ref)].offset;
         return a;
-}
-
-/* Arguments and grid. */
-static void put_sel(Emit *m, const Graph *g, const Sel *s, PlanLaunch *l)
-{
-        l->n_arg = s->n_arg;
-        l->arg = (u32)(m->w.section[PLAN_ARG].len / sizeof(PlanArg));
-        for (u32 i = 0; i < s->n_arg; i++) {
-                PlanArg a = plan_arg(m, g, &s->arg[i]);
-                plan_add(&m->w, PLAN_ARG, &a, sizeof a);
-        }
-        memcpy(l->dim, s->dim, sizeof l->dim);
-        memcpy(l->mul, s->mul, sizeof l->mul);
-        memcpy(l->div, s->div, sizeof l->div);
 }
 
 static void put_launch(Emit *m, u32 phase, u32 node)
@@ -213,23 +189,19 @@ static void put_launch(Emit *m, u32 phase, u32 node)
         const Sel *s = emit_sel(m, phase, node);
         i64 layer = attr_i(n, A_layer);
         const char *op = op_info(n->op)->name;
-        PlanLaunch l = {.kernel = m->kern[phase][node], .node = node};
+        PlanLaunch l = {.kernel = m->kern[phase][node], .node = node, .n_arg = s->n_arg};
         l.label = plan_add_str(
                 &m->w, layer < 0 ? op : arena_fmt(m->arena, "blk.%lld.%s", (long long)layer, op));
-        put_sel(m, g, s, &l);
+        l.arg = (u32)(m->w.section[PLAN_ARG].len / sizeof(PlanArg));
+        for (u32 i = 0; i < s->n_arg; i++) {
+                PlanArg a = plan_arg(m, g, &s->arg[i]);
+                plan_add(&m->w, PLAN_ARG, &a, sizeof a);
+        }
+        memcpy(l.dim, s->dim, sizeof l.dim);
+        memcpy(l.mul, s->mul, sizeof l.mul);
+        memcpy(l.div, s->div, sizeof l.div);
         count_bytes(&l, g, n, s);
         plan_add(&m->w, PLAN_LAUNCH, &l, sizeof l);
-}
-
-static void put_draw(Emit *m, PlanMeta *meta)
-{
-        PlanLaunch l = {.kernel = m->draw_kern};
-        if (!m->draw.key)
-                return;
-        l.label = plan_add_str(&m->w, "draw");
-        put_sel(m, NULL, &m->draw, &l);
-        meta->draw = plan_add(&m->w, PLAN_LAUNCH, &l, sizeof l);
-        meta->n_draw = 1;
 }
 
 static u64 put_phases(Emit *m)
@@ -269,6 +241,8 @@ static void put_kernels(Emit *m, u32 each, const char *const source[])
                 buf_add(&m->w.section[PLAN_SOURCE], source[i], k.source_bytes);
                 plan_add(&m->w, PLAN_KERNEL, &k, sizeof k);
         }
+        for (u32 i = 0; i < m->n_util; i++)
+                plan_add(&m->w, PLAN_UTIL, &m->util[i], sizeof m->util[i]);
 }
 
 static void put_code(Emit *m, const Image *image, u32 n)
@@ -293,6 +267,7 @@ static void put_meta(Emit *m, u64 arena)
 {
         const EmitIn *in = m->in;
         PlanMeta meta = in->meta;
+        const Graph *g = in->phase[0].g;
         meta.arch = plan_add_str(&m->w, in->arch);
         meta.name = plan_add_str(&m->w, in->name);
         meta.target = plan_add_str(&m->w, in->target);
@@ -300,8 +275,7 @@ static void put_meta(Emit *m, u64 arena)
         meta.compiler = plan_add_str(&m->w, in->compiler);
         meta.n_kernel = m->n_key;
         meta.n_launch_decode = ((const PlanPhase *)(const void *)m->w.section[PLAN_PHASE].p)->n_launch;
-        meta.n_vocab = (u32)n_vocab(in);
-        put_draw(m, &meta);
+        meta.n_vocab = (u32)dim_last(&g->val[ref_idx(g->ret[0])].type);
         meta.arena_bytes = arena;
         plan_add(&m->w, PLAN_META, &meta, sizeof meta);
         for (u32 i = 0; i < in->n_part; i++) {

@@ -34,12 +34,11 @@ typedef struct EmitIn {
         bool embed; /* weights get places in WDATA */
 } EmitIn;
 
-/* Selects every node's kernel. key: the distinct ones, in order of first use. */
+/* Selects every node's kernel and the runtime's own. key: the distinct ones, in order of first use. */
 typedef struct Emit Emit;
 Emit *emit_new(Arena *a, const EmitIn *in);
 u32 emit_keys(const Emit *m, Key *const **key);
 const Sel *emit_sel(const Emit *m, u32 phase, u32 node); /* NULL: no kernel */
-const Sel *emit_draw(const Emit *m);                     /* of no phase; NULL: the target draws no tokens */
 
 /* A weight with a place in WDATA, in the order of those places; at: of its first byte there. */
 typedef struct EmitWeight {

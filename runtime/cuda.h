@@ -1,10 +1,10 @@
-/* A plan on a CUDA device: what exec_cuda.c runs and cuda.c loads. */
+/* A plan on a CUDA device: what exec_cuda.c and cuda_draw.c run, and cuda.c and cuda_weights.c load. */
 #ifndef MOEC_CUDA_H
 #define MOEC_CUDA_H
 #include "runtime/driver.h"
 #include "runtime/exec_part.h"
 
-#define CUDA_MAX_ARG 256 /* of a launch */
+#define CUDA_MAX_ARG 64 /* of a launch: what plan_open lets pass */
 
 typedef struct CudaRt {
         Rt rt;
@@ -17,7 +17,7 @@ typedef struct CudaRt {
         CuFunction **kernel;     /* [KERNEL] */
         u32 *shared;             /* [KERNEL]: bytes of dynamic shared memory */
         CuGraphExec **graph;     /* [PHASE]; NULL until first needed */
-        CuGraphExec *draw_graph; /* META's draws, then phase 0 */
+        CuGraphExec *draw_graph; /* a draw, then phase 0 */
         CuPtr weights, kv, arena;
         CuPtr dim; /* KernelDim, and behind it the inputs: input_bytes together */
         u64 input_bytes;
@@ -30,16 +30,29 @@ typedef struct CudaRt {
         moec_error late;     /* what could not be told when it happened */
 } CudaRt;
 
+/* Launches the plan's kernel of a role, which it has, in as many blocks as have that many threads. arg: its
+ * arguments, at most CUDA_MAX_ARG; the step's sizes are added. The driver's status. */
+int cuda_util(const CudaRt *c, PlanRole role, CuStream *stream, u64 threads, const u64 *arg, u32 n_arg);
+
+/* ---- cuda_weights.c ---- */
+u64 cuda_weight_room(const PlanWeight *w); /* from a weight's start on the device to the next one's */
+u64 cuda_load_room(void);                  /* bytes of the device while weights are loaded */
+/* To c->weights, in the plan's order. c's kernels and the pool are there. */
+moec_status cuda_load_weights(CudaRt *c, moec_error *e);
+
+/* ---- cuda.c ---- */
 moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e);
 void cuda_close(Rt *rt);
+void cuda_inputs(const CudaRt *c, u64 at[N_PLAN_INPUT]); /* on the device */
 
 /* ---- exec_cuda.c ---- */
 moec_status cuda_ready(CudaRt *c, moec_error *e); /* before anything is sent: nothing has failed yet */
-/* draw: META's draws go first. */
-moec_status cuda_capture(CudaRt *c, u32 phase, bool draw, CuGraphExec **graph, moec_error *e);
+/* The phase as a graph, the caller's. draw: with a draw in front. */
+moec_status cuda_capture(CudaRt *c, u32 phase, bool draw, CuGraphExec **x, moec_error *e);
 
 /* ---- cuda_draw.c ---- */
 moec_status cuda_draw_open(CudaRt *c, moec_error *e); /* cuda_close frees */
+moec_status cuda_draw_launch(const CudaRt *c, moec_error *e);
 moec_status cuda_draw(Rt *rt, const Draw *w, i32 *id, u32 *n, moec_error *e);
 
 #endif

@@ -18,6 +18,24 @@ moec_status cuda_draw_open(CudaRt *c, moec_error *e)
         return driver_check(c->d, rc, "memory to draw tokens in", e);
 }
 
+static u32 group_of(u32 n_vocab)
+{
+        u32 group = 64;
+        while ((u64)group * PLAN_GROUPS < n_vocab)
+                group *= 2;
+        return group;
+}
+
+moec_status cuda_draw_launch(const CudaRt *c, moec_error *e)
+{
+        u32 n = c->rt.plan->META->n_vocab, group = group_of(n);
+        u64 input[N_PLAN_INPUT];
+        cuda_inputs(c, input);
+        const u64 arg[] = {c->draw, input[PLAN_ids], input[PLAN_pos]};
+        int rc = cuda_util(c, PLAN_draw, c->stream, 32ull * ((n + group - 1) / group), arg, COUNT(arg));
+        return driver_check(c->d, rc, "launching the draw of a token", e);
+}
+
 static void fill(const CudaRt *c, const Draw *w, PlanDraw *d)
 {
         const Plan *p = c->rt.plan;
@@ -27,6 +45,8 @@ static void fill(const CudaRt *c, const Draw *w, PlanDraw *d)
                 .seq = w->seq,
                 .logits = w->logits ? next : row,
                 .next = next,
+                .n_vocab = p->META->n_vocab,
+                .group = group_of(p->META->n_vocab),
                 .temp = w->s->temp,
                 .top_p = w->s->top_p,
                 .min_p = w->s->min_p,

@@ -49,20 +49,9 @@ static moec_status bad_launch(const CudaRt *c, int rc, u32 i, moec_error *e)
 
 /* ---- a phase as a graph ---- */
 
-/* behind: not the first launches of the graph. */
-static moec_status launches(CudaRt *c, u32 phase, u32 from, u32 n, bool behind, moec_error *e)
-{
-        moec_status st = MOEC_OK;
-        for (u32 i = 0; st == MOEC_OK && i < n; i++)
-                st = bad_launch(c, launch(c, phase, from + i, c->device.major >= 9 && (behind || i > 0)),
-                        from + i, e);
-        return st;
-}
-
-moec_status cuda_capture(CudaRt *c, u32 phase, bool draw, CuGraphExec **exec, moec_error *e)
+moec_status cuda_capture(CudaRt *c, u32 phase, bool draw, CuGraphExec **x, moec_error *e)
 {
         const Driver *d = c->d;
-        const PlanMeta *m = c->rt.plan->META;
         const PlanPhase *f = &c->rt.plan->PHASE[phase];
         CuGraph *graph = NULL;
         moec_status st = driver_check(
@@ -70,14 +59,15 @@ moec_status cuda_capture(CudaRt *c, u32 phase, bool draw, CuGraphExec **exec, mo
         if (st != MOEC_OK)
                 return st;
         if (draw)
-                st = launches(c, phase, m->draw, m->n_draw, false, e);
-        if (st == MOEC_OK)
-                st = launches(c, phase, f->launch, f->n_launch, draw, e);
+                st = cuda_draw_launch(c, e);
+        for (u32 i = f->launch; st == MOEC_OK && i < f->launch + f->n_launch; i++)
+                st = bad_launch(
+                        c, launch(c, phase, i, c->device.major >= 9 && (draw || i > f->launch)), i, e);
         int rc = d->cuStreamEndCapture(c->stream, &graph);
         if (st == MOEC_OK)
                 st = driver_check(d, rc, "ending a graph", e);
         if (st == MOEC_OK)
-                st = driver_check(d, d->cuGraphInstantiate(exec, graph, 0), "making a graph", e);
+                st = driver_check(d, d->cuGraphInstantiate(x, graph, 0), "making a graph", e);
         if (graph)
                 d->cuGraphDestroy(graph);
         return st;

@@ -26,7 +26,7 @@ typedef struct RtTarget {
         void (*describe)(const Rt *rt, char out[64]);
         /* The first n rows that the phase's last part left. NULL: nothing ever stays. */
         moec_status (*logits)(Rt *rt, u32 phase, u32 n, float *logits, moec_error *e);
-        /* As rt_draw, of a plan that has META.n_draw; at most PLAN_DRAWS. Leaves a row of phase 0. NULL:
+        /* As rt_draw, where rt_draws says so; at most PLAN_DRAWS. Leaves a row of phase 0. NULL:
          * cannot. */
         moec_status (*draw)(Rt *rt, const Draw *d, i32 *id, u32 *n, moec_error *e);
 } RtTarget;
@@ -51,12 +51,13 @@ struct Rt {
 
 u64 rt_round(u64 n);                           /* up to PLAN_ALIGN */
 const char *rt_human(u64 bytes, char out[32]); /* "1.50 GiB" */
-/* Whether all fits; sets mem. m: what there is. MOEC_NO_MEMORY with the arithmetic. */
-moec_status rt_check_memory(Rt *rt, Memory m, moec_error *e);
+/* Whether all fits; sets mem. m: what there is; other: bytes beside weights, KV cache, arena and inputs.
+ * MOEC_NO_MEMORY with the arithmetic. */
+moec_status rt_check_memory(Rt *rt, Memory m, u64 other, moec_error *e);
 /* Resolves every PlanArg: where things are. at: [ARG]. kv: of all states' planes; input[i]: of each input;
  * weight: [WEIGHT]. MOEC_NO_MEMORY. */
 typedef struct RtPlaces {
-        u64 arena, kv, draw, input[N_PLAN_INPUT];
+        u64 arena, kv, input[N_PLAN_INPUT];
         const u64 *weight;
 } RtPlaces;
 moec_status rt_resolve(const Rt *rt, const RtPlaces *places, u64 *at, moec_error *e);

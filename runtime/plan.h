@@ -25,6 +25,7 @@
         X(STR, char)                                                                                         \
         X(META, PlanMeta)                                                                                    \
         X(KERNEL, PlanKernel)                                                                                \
+        X(UTIL, PlanUtil)                                                                                    \
         X(PHASE, PlanPhase)                                                                                  \
         X(LAUNCH, PlanLaunch)                                                                                \
         X(ARG, PlanArg)                                                                                      \
@@ -72,8 +73,6 @@ typedef struct PlanMeta {
         u64 n_params, weight_bytes, bytes_per_token; /* as moec_info */
         Hash model;                                  /* of the GGUF's header and tensor table, all parts */
         u64 arena_bytes;                             /* the largest phase's */
-        u32 draw,
-                n_draw; /* launches, of no phase, that draw the next token on the device; n_draw 0: none do */
 } PlanMeta;
 
 typedef struct PlanKernel {
@@ -85,6 +84,23 @@ typedef struct PlanKernel {
         u32 flags;                /* target's own */
         u64 source, source_bytes; /* in SOURCE: the expanded text */
 } PlanKernel;
+
+/* Kernels that no launch names: the runtime calls them by their role. X(role), which is their template's name
+ * too; that says what they do with which arguments. */
+#define PLAN_ROLES(X)                                                                                        \
+        X(repack) /* rows of a weight from the file's layout to split */                                     \
+        X(random) /* random blocks of a weight, as the file would have them */                               \
+        X(draw)   /* the next token of a sequence: PlanDraw */
+
+typedef enum PlanRole {
+#define X(name) PLAN_##name,
+        PLAN_ROLES(X)
+#undef X
+                N_PLAN_ROLE
+} PlanRole;
+typedef struct PlanUtil {
+        u32 role, kernel;
+} PlanUtil;
 
 /* CODE begins with u64 count, then count PlanImages, then their bytes. */
 typedef struct PlanImage {
@@ -130,7 +146,6 @@ typedef enum PlanArgKind {
         PLAN_K,     /* index: state: its keys' plane */
         PLAN_V,     /* index: state: its values' plane */
         PLAN_NULL,  /* an optional operand that is absent */
-        PLAN_DRAW,  /* a PlanDraw and a sequence's tokens behind it, [n_ctx] i32 */
         N_PLAN_ARG
 } PlanArgKind;
 typedef struct PlanArg {
@@ -195,6 +210,7 @@ static inline u64 plan_count(const Plan *p, PlanSection s)
         return p->head->section[s].count;
 }
 u64 plan_images(const Plan *p, const PlanImage **image);
+u32 plan_util(const Plan *p, PlanRole role); /* its kernel; UINT32_MAX: the plan has none */
 /* wdata_checksum's definition: hash_mix over pieces of 1 MiB, from zero. Continues h; n a multiple of that
  * but for the end. */
 Hash plan_wdata_hash(Hash h, const void *p, u64 n);
@@ -228,14 +244,19 @@ typedef struct KernelDim {
 typedef void CpuKernel(void *const *arg, const KernelDim *dim, u32 first, u32 last);
 
 /* ---- drawing tokens on a device ----
- * What the launches META.draw read and change. Settings and definition: runtime/sample.h. */
-#define PLAN_DRAWS 32 /* tokens that id has room for */
-#define PLAN_ENDS  32
+ * The kernel of role draw is given a PlanDraw, with the sequence's tokens behind it, and the inputs ids and
+ * pos of the step that follows, which it writes. A warp a group. Settings and definition: runtime/sample.h.
+ */
+#define PLAN_DRAWS  32 /* tokens that id has room for */
+#define PLAN_ENDS   32
+#define PLAN_GROUPS 4096 /* that there may be */
 typedef enum PlanDrawn { DRAW_GOING_ON, DRAW_ENDED, DRAW_NO_LOGIT, DRAW_BAD_LOGIT } PlanDrawn;
 typedef struct PlanDraw {
         u64 seed, seq;
-        u64 logits, next; /* device addresses: of the logits that the next token is drawn from, and of all
-                             later ones */
+        u64 logits, next;   /* device addresses: of the logits that the next token is drawn from, and of all
+                               later ones */
+        u32 n_vocab, group; /* logits, and how many of them are a group: 64, doubled until there are no more
+                               than PLAN_GROUPS */
         float temp, top_p, min_p, repeat_penalty;
         i32 top_k, repeat_last;
         u32 len;     /* tokens of the sequence: the position of the next */

@@ -3,8 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#define MAX_VOCAB (1u << 22)
-#define BLOCK     64 /* logits skipped at once where none can matter */
+#define BLOCK 64 /* logits skipped at once where none can matter */
 
 typedef struct Candidate {
         float logit;
@@ -276,7 +275,7 @@ static i32 draw(Candidate *c, u64 n, float max, float temp, u32 r)
 moec_status sample(const float *logits, u32 n, const moec_sampling *s, const i32 *history, u32 n_history,
         u64 seq, u64 position, void *scratch, i32 *id, moec_error *e)
 {
-        if (!n || n > MAX_VOCAB)
+        if (!n || n > SAMPLE_MAX_VOCAB)
                 return fail(e, MOEC_USAGE, "cannot sample from a vocabulary of %u tokens", n);
         Candidate *c = scratch;
         float *copy = (float *)(c + padded(n));

@@ -46,19 +46,6 @@ static void use_arg(const Plan *p, const PlanArg *a)
                 abort();
 }
 
-static void use_launches(const Plan *p, u32 first, u32 n, const u32 size[N_PLAN_DIM])
-{
-        for (u32 l = first; l < first + n; l++) {
-                const PlanLaunch *launch = &p->LAUNCH[l];
-                touch_str(p, launch->label);
-                touch(&p->KERNEL[launch->kernel], sizeof *p->KERNEL);
-                if (plan_blocks(launch, size) == UINT64_MAX)
-                        abort();
-                for (u32 a = 0; a < launch->n_arg; a++)
-                        use_arg(p, &p->ARG[launch->arg + a]);
-        }
-}
-
 static void use_phases(const Plan *p)
 {
         for (u64 i = 0; i < plan_count(p, PLAN_PHASE); i++) {
@@ -66,9 +53,15 @@ static void use_phases(const Plan *p)
                 touch_str(p, f->name);
                 if (f->logits + 4ull * f->max_out * p->META->n_vocab > p->META->arena_bytes)
                         abort();
-                use_launches(p, f->launch, f->n_launch, (u32[N_PLAN_DIM]){1, f->max_tok, f->max_out, 1, 1});
+                for (u32 l = f->launch; l < f->launch + f->n_launch; l++) {
+                        const PlanLaunch *launch = &p->LAUNCH[l];
+                        touch_str(p, launch->label);
+                        touch(&p->KERNEL[launch->kernel], sizeof *p->KERNEL);
+                        sink += plan_blocks(launch, (u32[N_PLAN_DIM]){1, f->max_tok, f->max_out, 1, 1});
+                        for (u32 a = 0; a < launch->n_arg; a++)
+                                use_arg(p, &p->ARG[launch->arg + a]);
+                }
         }
-        use_launches(p, p->META->draw, p->META->n_draw, (u32[N_PLAN_DIM]){1, 0, 0, 0, 0});
 }
 
 static void use_weights(const Plan *p)

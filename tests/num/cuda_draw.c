@@ -18,7 +18,6 @@ enum { N_CTX = 300, MAX_VOCAB = 300001, EDGES = 5003, FABLES = 4096 };
 static const struct {
         u32 n_vocab, runs;
 } vocab[] = {{1, 60}, {20, 1000}, {1000, 1000}, {EDGES, 500}, {151936, 30}, {MAX_VOCAB, 10}};
-enum { N_VOCAB = COUNT(vocab) };
 
 static u32 n_tokens, n_errors;
 
@@ -124,12 +123,19 @@ static void at_the_edge(moec_sampling *s, const float *l, u32 n, u64 seq, u64 po
         free(c);
 }
 
+static u32 group_of(u32 n)
+{
+        return n > 64 * PLAN_GROUPS ? 128 : 64;
+}
+
 static PlanDraw start(Rand *r, const moec_sampling *s, const float *l, u32 n)
 {
         PlanDraw d = {.seed = s->seed,
                 .seq = rand_below(r, 3) ? rand_below(r, 9) : UINT32_MAX,
                 .logits = (u64)(uintptr_t)l,
                 .next = 12345,
+                .n_vocab = n,
+                .group = group_of(n),
                 .temp = s->temp,
                 .top_p = s->top_p,
                 .min_p = s->min_p,
@@ -217,14 +223,10 @@ static void same_tokens(void **state)
 {
         (void)state;
         Arena *a = arena_new();
-        Sel sel[N_VOCAB];
-        Key *key[N_VOCAB];
-        Fibred *fn[N_VOCAB];
-        for (u32 i = 0; i < N_VOCAB; i++) {
-                assert_true(select_draw(a, vocab[i].n_vocab, TARGET_cuda, &sel[i]));
-                key[i] = sel[i].key;
-        }
-        OnCuda *o = oncuda_new(a, key, N_VOCAB, fn);
+        Sel sel;
+        Fibred *fn;
+        assert_true(select_util(a, PLAN_draw, TARGET_cuda, &sel));
+        OnCuda *o = oncuda_new(a, &sel.key, 1, &fn);
         if (!o) {
                 print_message("no C++ compiler\n");
                 skip();
@@ -232,13 +234,14 @@ static void same_tokens(void **state)
         Mem draw = mem_new(sizeof(PlanDraw) + 4 * N_CTX, MEM_OUT), ids = mem_new(4, MEM_OUT),
             pos = mem_new(4, MEM_OUT);
         Mem *const arg[] = {&draw, &ids, &pos};
-        for (u32 i = 0; i < N_VOCAB; i++) {
+        for (u32 i = 0; i < COUNT(vocab); i++) {
                 Rand r = {i};
-                u32 n = vocab[i].n_vocab;
+                u32 n = vocab[i].n_vocab, group = group_of(n);
+                sel.mul[0] = (n + 16 * group - 1) / (16 * group);
                 float *l = malloc(n * sizeof *l), *copy = malloc(n * sizeof *l);
                 void *scratch = malloc(sample_scratch(n));
                 for (u32 k = 0; k < vocab[i].runs; k++)
-                        one(&r, fn[i], &sel[i], arg, n, l, copy, scratch);
+                        one(&r, fn, &sel, arg, n, l, copy, scratch);
                 free(l);
                 free(copy);
                 free(scratch);
@@ -335,20 +338,9 @@ static void as_the_host_samples(void **state)
                 skip();
 }
 
-static void who_draws(void **state)
-{
-        (void)state;
-        Arena *a = arena_new();
-        Sel s;
-        assert_false(select_draw(a, 1000, TARGET_cpu, &s));
-        assert_true(select_draw(a, 1 << 22, TARGET_cuda, &s));
-        assert_false(select_draw(a, (1 << 22) + 1, TARGET_cuda, &s));
-        arena_free(a);
-}
-
 int main(void)
 {
-        const struct CMUnitTest tests[] = {cmocka_unit_test(same_tokens), cmocka_unit_test(who_draws),
-                cmocka_unit_test(as_the_host_samples)};
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(same_tokens), cmocka_unit_test(as_the_host_samples)};
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -318,7 +318,7 @@ static void driver_fails(void **state)
 {
         static const struct {
                 const char *name, *words;
-        } all[] = {{"cuLaunchKernelEx", "launch draw"}, {"cuStreamBeginCapture", "graph"},
+        } all[] = {{"cuLaunchKernelEx", "draw of a token"}, {"cuStreamBeginCapture", "graph"},
                 {"cuStreamEndCapture", "graph"}, {"cuGraphInstantiate", "graph"}, {"cuGraphLaunch", "graph"},
                 {"cuMemcpyHtoDAsync", "draw from"}, {"cuMemcpyDtoHAsync", "fetching tokens"},
                 {"cuStreamSynchronize", "drawing"}, {"cuCtxSetCurrent", "device"}};

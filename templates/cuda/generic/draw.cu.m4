@@ -1,21 +1,21 @@
 // draw: the next token of a sequence from its logits: the very one that runtime/sample.h defines.
 //
-// draw: a PlanDraw (runtime/plan.h), the sequence's tokens behind it. ids, pos: of the step that follows, written. Every block
+// Arguments: a PlanDraw (runtime/plan.h), the sequence's tokens behind it; ids and pos of the step that follows, written. Every block
 // penalises its share of the logits where they lie and keeps the largest of each group; the block that ends last chooses. It sorts
 // what those groups hold that have the largest of all; where that does not settle it (flat logits, and no or a large top-k), it
 // counts digits over all logits. A draw that has ended does nothing, so that the step behind it repeats the last one.
-// 512 threads. Grid: blocks of 16 groups.
+// 512 threads. Grid: a warp a group.
 //
 //      H100, 151,936 logits, microseconds: greedy ?, top-k 40 ?, no top-k ?
 m4_include(«prelude.m4»)
-enum { V = MOE_V, GROUP = MOE_GROUP, GROUPS = (V + GROUP - 1) / GROUP, BLOCKS = (GROUPS + WARPS - 1) / WARPS };
-enum { LIST = 2 * THREADS, LEAD = 512, SETTLES = 256, LOWEST = 0x00800000 }; // LOWEST: above -infinity in order_of
+enum { GROUPS = MOE_GROUPS, LIST = 2 * THREADS, LEAD = 512, SETTLES = 256, LOWEST = 0x00800000 }; // LOWEST: above -infinity in order_of
 enum { COUNT, WEIGHT, CHANCE }; // what a candidate adds: 1, its weight, its weight with the temperature
 enum { GOING_ON, ENDED, NO_LOGIT, BAD_LOGIT };
 #define LARGEST bits_f32(0x7f7fffff)
 
 struct Draw {
         u64 seed, seq, logits, next;
+        u32 n_vocab, group;
         float temp, top_p, min_p, repeat_penalty;
         i32 top_k, repeat_last;
         u32 len, n, why, bad, n_end;
@@ -23,7 +23,7 @@ struct Draw {
         i32 end[MOE_ENDS], id[MOE_DRAWS];
 };
 
-__device__ float top[BLOCKS * WARPS]; // of each group; infinity: it has one that is no logit
+__device__ float top[GROUPS]; // of each group; infinity: it has one that is no logit
 __device__ u32 count;
 __shared__ float tops[GROUPS];
 __shared__ u64 list[2 * LIST], sums[WARPS], digit[256], found;
@@ -110,51 +110,59 @@ INLINE u64 block_most(u64 v)
 
 INLINE void mark(const Draw &d, const i32 *said)
 {
-        u32 n = d.repeat_last < 0 || (u32)d.repeat_last > d.len ? d.len : (u32)d.repeat_last, first = BX * (WARPS * GROUP);
-        for (int i = TID; i < WARPS * GROUP; i += THREADS)
+        u32 n = d.repeat_last < 0 || (u32)d.repeat_last > d.len ? d.len : (u32)d.repeat_last, tokens = WARPS * d.group, first = BX * tokens;
+        for (u32 i = (u32)TID; i < tokens; i += THREADS)
                 seen[i] = 0;
         barrier();
         for (u32 i = d.len - n + (u32)TID; i < d.len; i += THREADS) {
                 u32 at = (u32)said[i] - first;
-                if (at < WARPS * GROUP)
+                if (at < tokens)
                         seen[at] = 1;
         }
         barrier();
 }
 
-// A group's largest, a warp.
-INLINE float largest(float *l, bool penalised, float penalty)
+INLINE float penalise(const Draw &d, float *l, u32 at, float x)
+{
+        if (!seen[at] || x != x)
+                return x;
+        return *l = x > 0 ? x / d.repeat_penalty : mul1(x, d.repeat_penalty);
+}
+
+// Of a group, by a warp. A lane has two at a time on their way.
+INLINE float largest(const Draw &d, float *l, bool penalised)
 {
         float best = -INF;
-#pragma unroll
-        for (int j = 0; j < GROUP; j += 32) {
-                u32 at = (u32)(TID / 32 * GROUP + j + TID % 32), i = BX * (WARPS * GROUP) + at;
-                float x = i < V ? l[i] : -INF;
-                if (penalised && seen[at] && x == x) {
-                        x = x > 0 ? x / penalty : mul1(x, penalty);
-                        l[i] = x;
+        u32 first = BX * (WARPS * d.group);
+        for (u32 at = (u32)(TID / 32) * d.group + (u32)TID % 32, end = at + d.group; at < end; at += 64) {
+                u32 i = first + at;
+                float x = i < d.n_vocab ? l[i] : -INF, y = i + 32 < d.n_vocab ? l[i + 32] : -INF;
+                if (penalised) {
+                        x = penalise(d, &l[i], at, x);
+                        y = penalise(d, &l[i + 32], at + 32, y);
                 }
                 best = max1(best, x <= LARGEST ? x : INF);
+                best = max1(best, y <= LARGEST ? y : INF);
         }
         return warp_max(best);
 }
 
 // ---- the last block: which groups ----
 
-INLINE u32 groups_from(u32 order)
+INLINE u32 groups_from(u32 groups, u32 order)
 {
         u32 n = 0;
-        for (int g = TID; g < GROUPS; g += THREADS)
+        for (u32 g = (u32)TID; g < groups; g += THREADS)
                 n += order_of(tops[g]) >= order;
         return (u32)block_total(n);
 }
 
 // A number below which logits are not looked at: `lead` groups or a few more have one that is not below.
-INLINE u32 threshold(u32 lead, float most)
+INLINE u32 threshold(u32 groups, u32 lead, float most)
 {
-        u32 low = LOWEST, high = order_of(most) + 1, n = groups_from(low);
+        u32 low = LOWEST, high = order_of(most) + 1, n = groups_from(groups, low);
         while (n > lead + lead / 4 + 4 && high - low > 1) {
-                u32 mid = low + (high - low) / 2, some = groups_from(mid);
+                u32 mid = low + (high - low) / 2, some = groups_from(groups, mid);
                 if (some >= lead)
                         low = mid, n = some;
                 else
@@ -164,15 +172,15 @@ INLINE u32 threshold(u32 lead, float most)
 }
 
 // All that is not below, in order; how many: more than LIST do not fit.
-INLINE u32 gather(const float *l, u32 order)
+INLINE u32 gather(const Draw &d, const float *l, u32 groups, u32 order)
 {
         if (TID == 0)
                 listed = 0;
         barrier();
-        for (int g = TID / 32; g < GROUPS; g += WARPS) {
+        for (u32 g = (u32)TID / 32; g < groups; g += WARPS) {
                 if (order_of(tops[g]) < order)
                         continue;
-                for (u32 i = (u32)(g * GROUP + TID % 32); i < (u32)(g + 1) * GROUP && i < V; i += 32) {
+                for (u32 i = g * d.group + (u32)TID % 32; i < (g + 1) * d.group && i < d.n_vocab; i += 32) {
                         float x = load_far(&l[i]);
                         if (order_of(x) < order)
                                 continue;
@@ -199,6 +207,7 @@ INLINE u32 gather(const float *l, u32 order)
 
 struct Sum {
         float max, temp, min_p;
+        u32 n_vocab;
         u64 from; // candidates behind this one are not counted
 };
 INLINE u64 adds(int what, const Sum &s, u64 key)
@@ -216,7 +225,7 @@ INLINE u64 total(const float *l, int what, const Sum &s)
 {
         u64 sum = 0;
 #pragma unroll 4
-        for (u32 i = (u32)TID; i < V; i += THREADS)
+        for (u32 i = (u32)TID; i < s.n_vocab; i += THREADS)
                 sum += adds(what, s, key_of(load_far(&l[i]), i));
         return block_total(sum);
 }
@@ -263,7 +272,7 @@ INLINE u64 reach(const float *l, int what, const Sum &s, u64 goal)
                 for (int i = TID; i < 256; i += THREADS)
                         digit[i] = 0;
                 barrier();
-                for (u32 i = (u32)TID; i < V; i += THREADS) {
+                for (u32 i = (u32)TID; i < s.n_vocab; i += THREADS) {
                         u64 key = key_of(load_far(&l[i]), i);
                         u64 more = shift == 56 || key >> (shift + 8) == prefix >> (shift + 8) ? adds(what, s, key) : 0;
                         if (more)
@@ -289,11 +298,12 @@ INLINE u64 top_p_goal(u64 all, float top_p)
 }
 
 // From the sorted candidates; 0 where they do not settle it.
-INLINE u64 choose_sorted(const Draw &d, const float *l, float max, u32 r)
+INLINE u64 choose_sorted(const Draw &d, const float *l, u32 groups, float max, u32 r)
 {
-        const bool few = d.top_k > 0 && (u32)d.top_k < V;
-        u32 lead = few ? (u32)d.top_k < LEAD ? (u32)d.top_k : LEAD : SETTLES, order = threshold(lead, max), n = gather(l, order);
-        Sum s = {max, d.temp, d.min_p, 0};
+        const bool few = d.top_k > 0 && (u32)d.top_k < d.n_vocab;
+        u32 lead = few ? (u32)d.top_k < LEAD ? (u32)d.top_k : LEAD : SETTLES, order = threshold(groups, lead, max),
+            n = gather(d, l, groups, order);
+        Sum s = {max, d.temp, d.min_p, d.n_vocab, 0};
         if (n > LIST)
                 return 0;
         bool all = order == LOWEST || (few && (u32)d.top_k <= n); // whatever stays is among the sorted
@@ -314,8 +324,8 @@ INLINE u64 choose_sorted(const Draw &d, const float *l, float max, u32 r)
 
 INLINE u64 choose_counting(const Draw &d, const float *l, float max, u32 r)
 {
-        Sum s = {max, d.temp, d.min_p, 0};
-        if (d.top_k > 0 && (u32)d.top_k < V)
+        Sum s = {max, d.temp, d.min_p, d.n_vocab, 0};
+        if (d.top_k > 0 && (u32)d.top_k < d.n_vocab)
                 s.from = reach(l, COUNT, s, (u32)d.top_k);
         if (d.top_p < 1) {
                 u64 goal = top_p_goal(total(l, WEIGHT, s), d.top_p);
@@ -325,10 +335,10 @@ INLINE u64 choose_counting(const Draw &d, const float *l, float max, u32 r)
 }
 
 // In group g: the first that is the largest, or no logit.
-INLINE u32 first_of(const float *l, u32 g, float max)
+INLINE u32 first_of(const Draw &d, const float *l, u32 g, float max)
 {
         u64 best = 0;
-        for (u32 i = g * GROUP + (u32)TID; i < (g + 1) * GROUP && i < V; i += THREADS) {
+        for (u32 i = g * d.group + (u32)TID; i < (g + 1) * d.group && i < d.n_vocab; i += THREADS) {
                 float x = load_far(&l[i]);
                 if (max <= LARGEST ? x == max : !(x <= LARGEST))
                         best = (u32)~i > best ? (u32)~i : best;
@@ -350,28 +360,29 @@ INLINE void tell(Draw &d, i32 *said, i32 *ids, i32 *pos, u32 id)
 moe_kernel
 {
         pdl_wait();
-        Draw &d = *(Draw *)moe_arg(«draw»);
+        Draw &d = *(Draw *)a.arg[0];
         float *l = (float *)d.logits;
         if (d.why)
                 return;
+        const u32 groups = (d.n_vocab + d.group - 1) / d.group;
         const bool penalised = d.repeat_penalty != 1 && d.repeat_last;
         if (penalised)
                 mark(d, (const i32 *)(&d + 1));
-        float best = largest(l, penalised, d.repeat_penalty);
-        if (TID % 32 == 0)
+        float best = largest(d, l, penalised);
+        if (TID % 32 == 0 && BX * WARPS + (u32)TID / 32 < groups)
                 top[BX * WARPS + TID / 32] = best;
         publish();
         barrier();
         if (TID == 0)
                 ended = atomic_inc(&count) + 1;
         barrier();
-        if (ended != BLOCKS)
+        if (ended != (groups + WARPS - 1) / WARPS)
                 return;
         publish();
         if (TID == 0)
                 count = 0;
         u64 most = 0;
-        for (u32 g = (u32)TID; g < GROUPS; g += THREADS) {
+        for (u32 g = (u32)TID; g < groups; g += THREADS) {
                 tops[g] = load_far(&top[g]);
                 u64 key = key_of(tops[g], g);
                 most = key > most ? key : most;
@@ -380,17 +391,17 @@ moe_kernel
         float max = value_of(most);
         u32 id = 0, why = max == -INF ? NO_LOGIT : max <= LARGEST ? GOING_ON : BAD_LOGIT;
         if (why == BAD_LOGIT || (why == GOING_ON && d.temp <= 0))
-                id = first_of(l, ~(u32)most, max);
+                id = first_of(d, l, ~(u32)most, max);
         else if (why == GOING_ON) {
                 u32 r = philox(d.len, d.seq, d.seed);
-                u64 key = choose_sorted(d, l, max, r);
+                u64 key = choose_sorted(d, l, groups, max, r);
                 if (!key)
                         key = choose_counting(d, l, max, r);
                 id = ~(u32)key;
         }
         barrier();
         if (TID == 0 && why == GOING_ON)
-                tell(d, (i32 *)(&d + 1), (i32 *)moe_arg(«ids»), (i32 *)moe_arg(«pos»), id);
+                tell(d, (i32 *)(&d + 1), (i32 *)a.arg[1], (i32 *)a.arg[2], id);
         if (TID == 0 && why == BAD_LOGIT)
                 d.bad = id, d.value = load_far(&l[id]);
         if (TID == 0 && why != GOING_ON)
