@@ -21,6 +21,7 @@ typedef struct Bench {
         moec_context *c;
         moec_info info;
         moec_token *tok; /* [batch] */
+        int32_t *ids;    /* [n_ctx] */
         int batch, n_ctx;
         uint32_t random;
         Test *test;
@@ -128,10 +129,19 @@ static moec_status steps(Bench *b, int n, int at_once, moec_error *e)
         return st;
 }
 
+/* One random token, then what it makes of it, as run generates; greedily, and an end token ends nothing. */
+static moec_status generate(Bench *b, int n, moec_error *e)
+{
+        static const moec_sampling greedy = {.top_p = 1, .repeat_penalty = 1};
+        int did;
+        moec_status st = step(b, 1, e);
+        return st ? st : moec_generate(b->c, 0, &greedy, n - 1, true, b->ids, &did, e);
+}
+
 static moec_status once(Bench *b, const Test *t, moec_error *e)
 {
         moec_status st = moec_seq_trim(b->c, 0, t->n_depth, e);
-        return st ? st : t->n_gen ? steps(b, t->n_gen, 1, e) : steps(b, t->n_prompt, b->batch, e);
+        return st ? st : t->n_gen ? generate(b, t->n_gen, e) : steps(b, t->n_prompt, b->batch, e);
 }
 
 static void sum_up(Test *t, int reps)
@@ -160,7 +170,7 @@ static int measure(Bench *b, Test *t)
         if (st == MOEC_OK)
                 st = steps(b, t->n_depth, b->batch, &e);
         if (st == MOEC_OK) /* warm-up */
-                st = t->n_gen ? steps(b, 1, 1, &e) : once(b, t, &e);
+                st = t->n_gen ? generate(b, t->n_gen > 1 ? 2 : 1, &e) : once(b, t, &e);
         for (int i = 0; st == MOEC_OK && i < b->a->reps; i++) {
                 double start = seconds();
                 st = once(b, t, &e);
@@ -384,7 +394,8 @@ static int load(Bench *b)
         opt.n_ctx = b->n_ctx;
         b->batch = b->a->batch > 0 ? b->a->batch : 512;
         b->tok = calloc((size_t)b->batch, sizeof *b->tok);
-        if (!b->tok)
+        b->ids = calloc((size_t)b->n_ctx, sizeof *b->ids);
+        if (!b->tok || !b->ids)
                 return complain(MOEC_NO_MEMORY, "out of memory for a batch of %d tokens", b->batch);
         if (moec_open(b->path, &opt, &b->m, &e) != MOEC_OK || moec_load(b->m, &opt, &b->c, &e) != MOEC_OK ||
                 moec_read_bandwidth(b->c, &b->bandwidth, &e) != MOEC_OK)
@@ -410,6 +421,7 @@ int cmd_bench(const Args *a)
         moec_unload(b.c);
         moec_close(b.m);
         free(b.tok);
+        free(b.ids);
         free(b.test);
         free(b.s);
         return status;

@@ -55,7 +55,8 @@ typedef const char *Str;
         X(Num, n_predict, 128, -1, "-n", "--predict", "N", IN(run),                                          \
                 "tokens to generate (default 128); -1: until the context is full; 0: evaluate the prompt")   \
         X(Str, n_prompt, "512", 0, "-p", "--n-prompt", "N,...", IN(bench), "prompt lengths (default 512)")   \
-        X(Str, n_gen, "128", 0, "-n", "--n-gen", "N,...", IN(bench), "tokens to generate (default 128)")     \
+        X(Str, n_gen, "128", 0, "-n", "--n-gen", "N,...", IN(bench),                                         \
+                "tokens to generate, greedily (default 128)")                                                \
         X(Str, n_depth, "0", 0, "-d", "--n-depth", "N,...", IN(bench), "tokens before the test (default 0)") \
         X(Num, reps, 5, 1, "-r", "--repetitions", "N", IN(bench), "repetitions of each test (default 5)")    \
         X(Flag, batched, false, 0, NULL, "--batched", NULL, IN(bench),                                       \

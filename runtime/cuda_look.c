@@ -90,7 +90,7 @@ static moec_status time_first(CudaRt *c, u32 phase, u32 n, u32 times, CuPtr sink
 {
         u64 all = c->rt.mem.weights & ~15ull, tail = MIN(all, CACHE);
         CuGraphExec *x = NULL;
-        moec_status st = cuda_capture(c, phase, n, &x, e);
+        moec_status st = cuda_capture(c, phase, false, n, &x, e);
         *best = INFINITY;
         for (u32 i = 0; st == MOEC_OK && i < times; i++) {
                 double s = 0;

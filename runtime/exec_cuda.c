@@ -47,7 +47,7 @@ moec_status cuda_bad_launch(const CudaRt *c, int rc, u32 i, moec_error *e)
 
 /* ---- a phase as a graph ---- */
 
-moec_status cuda_capture(CudaRt *c, u32 phase, u32 n, CuGraphExec **x, moec_error *e)
+moec_status cuda_capture(CudaRt *c, u32 phase, bool draw, u32 n, CuGraphExec **x, moec_error *e)
 {
         const Driver *d = c->d;
         const PlanPhase *f = &c->rt.plan->PHASE[phase];
@@ -56,9 +56,11 @@ moec_status cuda_capture(CudaRt *c, u32 phase, u32 n, CuGraphExec **x, moec_erro
                 d, d->cuStreamBeginCapture(c->stream, CU_CAPTURE_RELAXED), "beginning a graph", e);
         if (st != MOEC_OK)
                 return st;
+        if (draw)
+                st = cuda_draw_launch(c, e);
         for (u32 i = f->launch; st == MOEC_OK && i < f->launch + n; i++)
                 st = cuda_bad_launch(
-                        c, cuda_launch(c, phase, i, c->device.major >= 9 && i > f->launch), i, e);
+                        c, cuda_launch(c, phase, i, c->device.major >= 9 && (draw || i > f->launch)), i, e);
         int rc = d->cuStreamEndCapture(c->stream, &graph);
         if (st == MOEC_OK)
                 st = driver_check(d, rc, "ending a graph", e);
@@ -73,7 +75,7 @@ moec_status cuda_run_graph(CudaRt *c, u32 phase, moec_error *e)
 {
         moec_status st = MOEC_OK;
         if (!c->graph[phase])
-                st = cuda_capture(c, phase, c->rt.plan->PHASE[phase].n_launch, &c->graph[phase], e);
+                st = cuda_capture(c, phase, false, c->rt.plan->PHASE[phase].n_launch, &c->graph[phase], e);
         if (st == MOEC_OK)
                 st = driver_check(
                         c->d, c->d->cuGraphLaunch(c->graph[phase], c->stream), "launching a graph", e);
@@ -91,14 +93,39 @@ static moec_status late_error(CudaRt *c, moec_error *e)
         return st;
 }
 
+moec_status cuda_ready(CudaRt *c, moec_error *e)
+{
+        moec_status st = late_error(c, e);
+        return st == MOEC_OK ? driver_check(c->d, c->d->cuCtxSetCurrent(c->context), "using the device", e)
+                             : st;
+}
+
+static int fetch_logits(const CudaRt *c, u32 phase, u64 bytes)
+{
+        CuPtr at = c->arena + c->rt.plan->PHASE[phase].logits;
+        return bytes ? c->d->cuMemcpyDtoHAsync(c->host_logits, at, bytes, c->stream) : CU_OK;
+}
+
+static moec_status cuda_logits(Rt *rt, u32 phase, u32 n, float *logits, moec_error *e)
+{
+        CudaRt *c = (CudaRt *)(void *)rt;
+        u64 bytes = 4ull * n * rt->plan->META->n_vocab;
+        moec_status st = cuda_ready(c, e);
+        if (st == MOEC_OK)
+                st = driver_check(c->d, fetch_logits(c, phase, bytes), "fetching logits", e);
+        if (st == MOEC_OK)
+                st = driver_check(c->d, c->d->cuStreamSynchronize(c->stream), "fetching logits", e);
+        if (st == MOEC_OK)
+                memcpy(logits, c->host_logits, bytes);
+        return st;
+}
+
 static moec_status cuda_run(Rt *rt, const Batch *b, const Part *p, float *logits, moec_error *e)
 {
         CudaRt *c = (CudaRt *)(void *)rt;
         const Driver *d = c->d;
-        u64 bytes = 4ull * p->n_out * rt->plan->META->n_vocab;
-        moec_status st = late_error(c, e);
-        if (st == MOEC_OK)
-                st = driver_check(d, d->cuCtxSetCurrent(c->context), "using the device", e);
+        u64 bytes = logits ? 4ull * p->n_out * rt->plan->META->n_vocab : 0;
+        moec_status st = cuda_ready(c, e);
         if (st != MOEC_OK)
                 return st;
         *c->host_dim = (KernelDim){p->n, p->n_out, rt->n_seq, rt->n_ctx};
@@ -107,11 +134,8 @@ static moec_status cuda_run(Rt *rt, const Batch *b, const Part *p, float *logits
                 "sending a step's tokens", e);
         if (st == MOEC_OK)
                 st = rt->hook || rt->profiling ? cuda_look(c, p, e) : cuda_run_graph(c, p->phase, e);
-        if (st == MOEC_OK && bytes)
-                st = driver_check(d,
-                        d->cuMemcpyDtoHAsync(c->host_logits, c->arena + rt->plan->PHASE[p->phase].logits,
-                                bytes, c->stream),
-                        "fetching logits", e);
+        if (st == MOEC_OK)
+                st = driver_check(d, fetch_logits(c, p->phase, bytes), "fetching logits", e);
         if (st == MOEC_OK)
                 st = driver_check(d, d->cuStreamSynchronize(c->stream), "running a step", e);
         if (st == MOEC_OK && bytes)
@@ -158,4 +182,4 @@ static void cuda_describe(const Rt *rt, char out[64])
 }
 
 const RtTarget rt_cuda = {"cuda", sizeof(CudaRt), cuda_open, cuda_close, cuda_run, cuda_read, cuda_write,
-        cuda_bandwidth, cuda_describe};
+        cuda_bandwidth, cuda_describe, cuda_logits, cuda_draw};

@@ -90,6 +90,7 @@ typedef struct PlanKernel {
 #define PLAN_ROLES(X)                                                                                        \
         X(repack) /* rows of a weight from the file's layout to split */                                     \
         X(random) /* random blocks of a weight, as the file would have them */                               \
+        X(draw)   /* the next token of a sequence: PlanDraw */                                               \
         X(read)   /* memory, to measure how fast that goes */
 
 typedef enum PlanRole {
@@ -245,5 +246,30 @@ typedef struct KernelDim {
         u32 n_tok, n_out, n_seq, n_ctx;
 } KernelDim;
 typedef void CpuKernel(void *const *arg, const KernelDim *dim, u32 first, u32 last);
+
+/* ---- drawing tokens on a device ----
+ * The kernel of role draw is given a PlanDraw, with the sequence's tokens behind it, and the inputs ids and
+ * pos of the step that follows, which it writes. A warp a group. Settings and definition: runtime/sample.h.
+ */
+#define PLAN_DRAWS  32 /* tokens that id has room for */
+#define PLAN_ENDS   32
+#define PLAN_GROUPS 4096 /* that there may be */
+typedef enum PlanDrawn { DRAW_GOING_ON, DRAW_ENDED, DRAW_NO_LOGIT, DRAW_BAD_LOGIT } PlanDrawn;
+typedef struct PlanDraw {
+        u64 seed, seq;
+        u64 logits, next;   /* device addresses: of the logits that the next token is drawn from, and of all
+                               later ones */
+        u32 n_vocab, group; /* logits, and how many of them are a group: 64, doubled until there are no more
+                               than PLAN_GROUPS */
+        float temp, top_p, min_p, repeat_penalty;
+        i32 top_k, repeat_last;
+        u32 len;     /* tokens of the sequence: the position of the next */
+        u32 n;       /* drawn so far */
+        u32 why;     /* PlanDrawn; once it is not DRAW_GOING_ON nothing more is drawn */
+        u32 bad;     /* DRAW_BAD_LOGIT: the token whose logit is none, */
+        u32 n_end;   /* end tokens, after which nothing is drawn */
+        float value; /* and that logit */
+        i32 end[PLAN_ENDS], id[PLAN_DRAWS];
+} PlanDraw;
 
 #endif

@@ -8,7 +8,20 @@ EXPORT FakeCuda fake = {.version = 13000, .n_device = 1, .major = 9, .memory = 1
 
 static bool capturing;
 static int in_graph; /* launches of the graph that is being captured */
+static bool captured_draw;
+static void *drawing; /* the first argument of the kernel that draws */
 static double clock_ms;
+
+/* What events and graphs are. */
+typedef struct Made {
+        double ms; /* an event's time */
+        int launches;
+        bool draws;
+} Made;
+static Made *made(void *p)
+{
+        return p;
+}
 
 static int called(const char *name)
 {
@@ -26,14 +39,9 @@ static int called(const char *name)
 static int make(void *out)
 {
         void **p = out;
-        *p = calloc(1, sizeof(double));
+        *p = calloc(1, sizeof(Made));
         fake.live++;
         return CU_OK;
-}
-/* What an event or a graph holds: a time. */
-static double *held(void *p)
-{
-        return p;
 }
 static int drop(void *p)
 {
@@ -159,6 +167,7 @@ return CU_OK;
 }
 SAME(cuMemcpyDtoHAsync, (void *p, CuPtr q, size_t n, CuStream *s))
 (void)s;
+fake.fetches++;
 memcpy(p, (const void *)(uintptr_t)q, n);
 return CU_OK;
 }
@@ -188,25 +197,28 @@ SAME(cuStreamBeginCapture, (CuStream * s, int mode))
 (void)mode;
 capturing = true;
 in_graph = 0;
+captured_draw = false;
 return CU_OK;
 }
 SAME(cuStreamEndCapture, (CuStream * s, CuGraph **g))
 (void)s;
 capturing = false;
 make(g);
-*held(*g) = in_graph;
+*made(*g) = (Made){.launches = in_graph, .draws = captured_draw};
 return CU_OK;
 }
 SAME(cuGraphInstantiate, (CuGraphExec * *x, CuGraph *g, u64 flags))
 (void)flags;
 make(x);
-*held(*x) = *held(g);
+*made(*x) = *made(g);
 return CU_OK;
 }
 SAME(cuGraphLaunch, (CuGraphExec * x, CuStream *s))
 (void)s;
-clock_ms += *held(x) * fake.launch_ms;
+clock_ms += made(x)->launches * fake.launch_ms;
 fake.graphs++;
+if (fake.on_graph)
+        fake.on_graph(made(x)->draws ? drawing : NULL);
 return CU_OK;
 }
 SAME(cuGraphExecDestroy, (CuGraphExec * x))
@@ -245,6 +257,10 @@ SAME(cuLaunchKernelEx, (const CuLaunch *l, CuFunction *f, void **params, void **
 (void)extra;
 if (!params || !l->grid[0] || !l->grid[1] || !l->grid[2] || !l->block[0])
         return 1;
+if (capturing && !strncmp((const char *)f, "k_draw_", 7)) {
+        captured_draw = true;
+        drawing = *(void **)params[0];
+}
 *(capturing ? &fake.captured : &fake.launches) += 1;
 if (capturing)
         in_graph++;
@@ -268,7 +284,7 @@ return drop(e);
 }
 SAME(cuEventRecord, (CuEvent * e, CuStream *s))
 (void)s;
-*held(e) = clock_ms;
+made(e)->ms = clock_ms;
 return CU_OK;
 }
 SAME(cuEventSynchronize, (CuEvent * e))
@@ -276,7 +292,7 @@ SAME(cuEventSynchronize, (CuEvent * e))
 return CU_OK;
 }
 SAME(cuEventElapsedTime, (float *ms, CuEvent *a, CuEvent *b))
-*ms = (float)(*held(b) - *held(a));
+*ms = (float)(made(b)->ms - made(a)->ms);
 return CU_OK;
 }
 
