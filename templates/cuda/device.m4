@@ -62,10 +62,12 @@ INLINE F4 load_far4(const F4 *p)
 INLINE u32 shfl_xor(u32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE i32 shfl_xor(i32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE float shfl_xor(float v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
+INLINE u64 shfl_xor(u64 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE double shfl_xor(double v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE u32 shfl(u32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE i32 shfl(i32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE float shfl(float v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
+INLINE u64 shfl(u64 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE void barrier() { __syncthreads(); }
 INLINE void warp_barrier() { __syncwarp(); }
 
@@ -160,6 +162,7 @@ INLINE void pdl_wait()
 // What this thread wrote is seen by whoever sees what it writes next.
 INLINE void publish() { __threadfence(); }
 INLINE u32 atomic_inc(u32 *p) { return atomicAdd(p, 1u); }
+INLINE void atomic_add(u64 *p, u64 v) { atomicAdd(p, v); }
 
 // The block's shared memory as one T, `sh`; the runtime reads its size from the image.
 #define SHARED(T)                                                                 \

@@ -204,6 +204,10 @@ INLINE u32 atomic_inc(u32 *p)
 {
         return (*p)++;
 }
+INLINE void atomic_add(u64 *p, u64 v)
+{
+        *p += v;
+}
 
 // ---- shared memory of any size, copies that land later, clusters, tensor cores ----
 
