@@ -59,9 +59,7 @@ static i64 rows_a_block(const Ctx *c)
 
 static void begin(Ctx *c)
 {
-        c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->n->op == OP_kv_append ? 128 : 256);
-        if (c->s->threads % 32)
-                tab_err(c->tune, "THREADS is a multiple of 32");
+        c->s->threads = c->n->op == OP_kv_append ? 128 : 256;
         c->tile = one_token(c) ? 1 : size(c, "NT", 1, 256, 8);
         if (!has(c, S_order) && (c->n->op == OP_experts_up || c->n->op == OP_experts_down))
                 c->tile = 1;
@@ -70,6 +68,9 @@ static void begin(Ctx *c)
         if (c->one)
                 one_begin(c);
         c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
+        c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->s->threads);
+        if (c->s->threads % 32)
+                tab_err(c->tune, "THREADS is a multiple of 32");
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
         key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
