@@ -5,10 +5,15 @@
 #include "runtime/sample.h"
 #include <string.h>
 
+u64 cuda_draw_room(const CudaRt *c)
+{
+        return sizeof(PlanDraw) + 4ull * c->rt.n_ctx;
+}
+
 moec_status cuda_draw_open(CudaRt *c, moec_error *e)
 {
         void *host = NULL;
-        u64 bytes = sizeof(PlanDraw) + 4ull * c->rt.n_ctx;
+        u64 bytes = cuda_draw_room(c);
         int rc = c->d->cuMemAlloc(&c->draw, bytes);
         if (rc == CU_OK)
                 rc = c->d->cuMemsetD8Async(c->draw, 0, bytes, c->stream);

@@ -279,16 +279,16 @@ static void edge(moec_context *a, moec_context *b, Rand *r)
         moec_sampling s = {.seed = rand_u64(r)};
         moec_token t = {.id = (i32)rand_below(r, 200), .seq = 1, .logits = true};
         const float *l;
-        i32 one, two;
+        i32 drawn, sampled;
         int n;
         for (int i = 0; i < 2; i++) {
                 assert_int_equal(moec_seq_trim(i ? a : b, 1, 3, NULL), MOEC_OK);
                 assert_int_equal(moec_step(i ? a : b, &t, 1, i ? NULL : &l, NULL), MOEC_OK);
         }
         at_the_edge(&s, l, FABLES, 1, 4);
-        assert_int_equal(moec_generate(a, 1, &s, 1, true, &one, &n, NULL), MOEC_OK);
-        assert_int_equal(moec_sample(b, 1, &s, &two, NULL), MOEC_OK);
-        assert_int_equal(one, two);
+        assert_int_equal(moec_generate(a, 1, &s, 1, true, &drawn, &n, NULL), MOEC_OK);
+        assert_int_equal(moec_sample(b, 1, &s, &sampled, NULL), MOEC_OK);
+        assert_int_equal(drawn, sampled);
 }
 
 /* Drawn by the device in pieces, and sampled on the host step by step. */
