@@ -94,14 +94,14 @@ static int send(CudaRt *c, const Draw *w)
 static moec_status result(const CudaRt *c, const Draw *w, i32 *id, u32 *n, moec_error *e)
 {
         const PlanDraw *d = c->host_draw;
-        if (d->n > w->n || (d->n < w->n && d->why == DRAW_GOING_ON))
+        if (d->n > w->n || (d->n < w->n && d->state == DRAW_GOING_ON))
                 return fail(e, MOEC_RUNTIME, "the device drew %u tokens of %u; compile the model again", d->n,
                         w->n);
         memcpy(id, d->id, d->n * sizeof *id);
         *n = d->n;
-        if (d->why == DRAW_NO_LOGIT)
+        if (d->state == DRAW_NO_LOGIT)
                 return sample_no_logit(c->rt.plan->META->n_vocab, e);
-        return d->why == DRAW_BAD_LOGIT ? sample_bad_logit(d->bad, d->value, e) : MOEC_OK;
+        return d->state == DRAW_BAD_LOGIT ? sample_bad_logit(d->bad, d->value, e) : MOEC_OK;
 }
 
 moec_status cuda_draw(Rt *rt, const Draw *w, i32 *id, u32 *n, moec_error *e)
