@@ -34,6 +34,11 @@ static void cuda_random(Sel *s)
         kernel(s, 256, 2);
         facts_piece(s->key);
 }
+static void cuda_read(Sel *s)
+{
+        kernel(s, 512, 4);
+        key_int(s->key, "BLOCKS", 2);
+}
 static void cuda_draw(Sel *s)
 {
         kernel(s, 512, 3);

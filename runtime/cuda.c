@@ -329,4 +329,6 @@ void cuda_close(Rt *rt)
         free(c->shared);
         free(c->graph);
         free(c->arg);
+        free(c->span);
+        free(c->timed);
 }

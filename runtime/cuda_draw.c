@@ -110,7 +110,7 @@ moec_status cuda_draw(Rt *rt, const Draw *w, i32 *id, u32 *n, moec_error *e)
         const Driver *d = c->d;
         moec_status st = cuda_ready(c, e);
         if (st == MOEC_OK && !c->draw_graph)
-                st = cuda_capture(c, 0, true, &c->draw_graph, e);
+                st = cuda_capture(c, 0, true, c->rt.plan->PHASE[0].n_launch, &c->draw_graph, e);
         if (st == MOEC_OK)
                 st = driver_check(d, send(c, w), "sending what to draw from", e);
         for (u32 i = 0; st == MOEC_OK && i < w->n; i++)

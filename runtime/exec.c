@@ -1,4 +1,5 @@
 #include "runtime/exec_part.h"
+#include <math.h>
 #include "runtime/sample.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -367,15 +368,23 @@ moec_status rt_bandwidth(Rt *rt, double *bytes_per_s, moec_error *e)
 
 /* ---- times ---- */
 
+/* How many experts n tokens choose, if each chooses at random. */
+static double touched(const PlanLaunch *l, u32 n)
+{
+        return l->n_expert ? l->n_expert * (1 - pow(1 - (double)l->n_used / l->n_expert, n)) : 0;
+}
+
 void rt_record(Rt *rt, u32 launch, const Part *part, double start, double seconds)
 {
         RtProfile *p = &rt->profile;
         const PlanLaunch *l = &rt->plan->LAUNCH[launch];
+        u64 bytes = l->bytes_fixed + l->bytes_tok * part->n + l->bytes_ctx * part->past +
+                    l->bytes_out * part->n_out + (u64)llround((double)l->bytes_expert * touched(l, part->n));
         p->calls[launch]++;
         p->seconds[launch] += seconds;
-        p->bytes[launch] += l->bytes_fixed + l->bytes_tok * part->n + l->bytes_ctx * part->past;
+        p->bytes[launch] += bytes;
         if (p->n_sample < RT_MAX_SAMPLES)
-                p->sample[p->n_sample++] = (RtSample){launch, part->n, start, seconds};
+                p->sample[p->n_sample++] = (RtSample){launch, part->n, bytes, start, seconds};
 }
 
 moec_status rt_profile_start(Rt *rt, moec_error *e)

@@ -71,6 +71,7 @@ void rt_write(Rt *rt, u64 arena_offset, const void *src, u64 bytes);
 typedef struct RtSample {
         u32 launch;
         u32 n_tok;
+        u64 bytes;
         double start, seconds; /* now_s() */
 } RtSample;
 typedef struct RtProfile {

@@ -69,10 +69,10 @@ typedef struct PlanMeta {
         u32 act;        /* enum moec_act */
         u32 n_vocab, n_ctx_train, n_layer, n_embd, n_expert, n_expert_used;
         u32 n_launch_decode, n_kernel;
-        u32 ctk, ctv;                                /* Dtype of keys and values */
-        u64 n_params, weight_bytes, bytes_per_token; /* as moec_info */
-        Hash model;                                  /* of the GGUF's header and tensor table, all parts */
-        u64 arena_bytes;                             /* the largest phase's */
+        u32 ctk, ctv;                                                  /* Dtype of keys and values */
+        u64 n_params, weight_bytes, bytes_per_token, params_per_token; /* as moec_info */
+        Hash model;      /* of the GGUF's header and tensor table, all parts */
+        u64 arena_bytes; /* the largest phase's */
 } PlanMeta;
 
 typedef struct PlanKernel {
@@ -90,7 +90,8 @@ typedef struct PlanKernel {
 #define PLAN_ROLES(X)                                                                                        \
         X(repack) /* rows of a weight from the file's layout to split */                                     \
         X(random) /* random blocks of a weight, as the file would have them */                               \
-        X(draw)   /* the next token of a sequence: PlanDraw */
+        X(draw)   /* the next token of a sequence: PlanDraw */                                               \
+        X(read)   /* memory, to measure how fast that goes */
 
 typedef enum PlanRole {
 #define X(name) PLAN_##name,
@@ -129,9 +130,12 @@ typedef struct PlanLaunch {
         u32 node;  /* index in the phase's graph, for verify */
         u32 flags; /* PLAN_EARLY */
         u32 pad;
-        u64 bytes_fixed; /* weights read whatever the step */
-        u64 bytes_tok;   /* read and written for each token */
-        u64 bytes_ctx;   /* read for each position of a token's past */
+        u64 bytes_fixed;      /* weights read whatever the step */
+        u64 bytes_tok;        /* read and written for each token */
+        u64 bytes_ctx;        /* read for each position of a token's past */
+        u64 bytes_out;        /* read and written for each row of logits */
+        u64 bytes_expert;     /* read for each expert that a token of the step chooses */
+        u32 n_expert, n_used; /* n_used of n_expert by each token */
 } PlanLaunch;
 #define PLAN_EARLY 1 /* may trigger its dependents before its own wait (CUDA) */
 

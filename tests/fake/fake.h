@@ -18,6 +18,7 @@ typedef struct FakeCuda {
         int graphs, launches, captured, programmatic, fetches; /* fetches: copies to the host */
         void (*on_graph)(void *draw); /* a graph runs; draw: what its kernel k_draw_... is given first; NULL:
                                          it has none */
+        double launch_ms;             /* what a launch takes */
 } FakeCuda;
 
 typedef struct FakeNvrtc {
