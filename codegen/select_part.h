@@ -14,6 +14,7 @@ typedef struct Ctx {
         i64 rows; /* of a weight, a block */
         i64 cols; /* of an expert's hidden layer, a block */
         bool one; /* by the template for steps of one token */
+        bool many; /* by the template for tensor cores */
 } Ctx;
 
 /* begin: tile sizes and the facts that every kernel of the target gets; grid: by operation. */
@@ -40,5 +41,11 @@ i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
  * blocks. */
 bool one_fits(const Ctx *c);
 void one_begin(Ctx *c);
+
+/* select_many.c: whether the operation, in a step of several tokens, has a kernel OP_many; then the sizes of
+ * its blocks; the blocks that share an expert's tokens. */
+bool many_fits(const Ctx *c);
+void many_begin(Ctx *c);
+i64 many_split(const Ctx *c, i64 experts);
 
 #endif
