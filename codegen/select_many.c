@@ -1,9 +1,9 @@
 /* How CUDA cuts products of several tokens for tensor cores (templates OP_many): a warp has two tiles of 16
  * rows; MW warps of a block have other rows, KW share their rows' K.
  *
- * Facts beside those of select_cuda.c: MW, KW; DEPTH, pieces of 256 values of each row that are on their way at
- * a time; BLOCKS, of THREADS threads a processor, for which there must be registers; SPLIT, blocks that take
- * an expert's tiles of NT tokens in turns. */
+ * Facts beside those of select_cuda.c: MW, KW; DEPTH, pieces of 256 values of each row that are on their way
+ * at a time; BLOCKS, of THREADS threads a processor, for which there must be registers; SPLIT, blocks that
+ * take an expert's tiles of NT tokens in turns. */
 #include "codegen/select_part.h"
 
 #define FEW    64  /* tokens: up to here weights' bytes are what takes the time */
@@ -51,7 +51,7 @@ void many_begin(Ctx *c)
         c->cols = 16 * mw;
         key_int(c->k, "MW", mw);
         key_int(c->k, "KW", kw);
-        key_int(c->k, "DEPTH", few ? 2 : 1);
+        key_int(c->k, "DEPTH", few ? 2 : 0);
         key_int(c->k, "BLOCKS", 3);
 }
 

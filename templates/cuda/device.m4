@@ -273,3 +273,10 @@ INLINE u32 fma_f16x2(u32 a, u32 b, u32 c)
         asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
         return d;
 }
+
+// v, which the compiler cannot see through: what is made of it is made where it stands, not earlier and kept in registers.
+INLINE int here(int v)
+{
+        asm volatile("" : "+r"(v));
+        return v;
+}

@@ -41,9 +41,10 @@ template <class W, int K> struct Piece {
         W w[V][2];
         INLINE_IN void load(const u8 *const (&row)[2], int chunk)
         {
+                int from = here(chunk * (CK / W::UNIT) + TID % 4);
 #pragma unroll
                 for (int j = 0; j < V; j++) {
-                        int u = chunk * (CK / W::UNIT) + 4 * j + TID % 4;
+                        int u = from + 4 * j;
                         u = u < UNITS ? u : UNITS - 1; // behind the row's end the activations are 0
 #pragma unroll
                         for (int r = 0; r < 2; r++)
@@ -57,7 +58,7 @@ template <class W, int K> struct Piece {
                 for (int j = 0; j < V; j++)
 #pragma unroll
                         for (int g = 0; g < W::UNIT / 16; g++) {
-                                int u = 4 * j + TID % 4;
+                                int u = here(4 * j + TID % 4); // or all groups' codes are made at once and kept
                                 u32 c[2][4], by[2], less[2];
 #pragma unroll
                                 for (int r = 0; r < 2; r++) {
@@ -69,24 +70,22 @@ template <class W, int K> struct Piece {
                                 const U4 *at = x + place_of(W::at(u, g), 0);
 #pragma unroll
                                 for (int h = 0; h < 2; h++) {
-                                        U4 b[NB];
+                                        u32 f[2][4];
 #pragma unroll
-                                        for (int n = 0; n < NB; n++)
-                                                b[n] = at[8 * n * PITCH + 8 * h];
-#pragma unroll
-                                        for (int i = 0; i < 2; i++) {
-                                                u32 a[4];
+                                        for (int i = 0; i < 2; i++)
 #pragma unroll
                                                 for (int r = 0; r < 2; r++) {
-                                                        halves<!W::MIN>(c[r][2 * h + i], a[r], a[r + 2]);
-                                                        a[r] = W::MIN ? fma_f16x2(a[r], by[r], less[r]) : mul_f16x2(a[r], by[r]);
-                                                        a[r + 2] = W::MIN ? fma_f16x2(a[r + 2], by[r], less[r]) : mul_f16x2(a[r + 2], by[r]);
+                                                        u32 even, odd;
+                                                        halves<!W::MIN>(c[r][2 * h + i], even, odd);
+                                                        f[i][r] = W::MIN ? fma_f16x2(even, by[r], less[r]) : mul_f16x2(even, by[r]);
+                                                        f[i][r + 2] = W::MIN ? fma_f16x2(odd, by[r], less[r]) : mul_f16x2(odd, by[r]);
                                                 }
 #pragma unroll
-                                                for (int n = 0; n < NB; n++) {
-                                                        u32 two[2] = {i ? b[n].z : b[n].x, i ? b[n].w : b[n].y};
-                                                        mma_f16(acc[n], a, two);
-                                                }
+                                        for (int n = 0; n < NB; n++) {
+                                                U4 b = at[8 * n * PITCH + 8 * h];
+                                                u32 first[2] = {b.x, b.y}, second[2] = {b.z, b.w};
+                                                mma_f16(acc[n], f[0], first);
+                                                mma_f16(acc[n], f[1], second);
                                         }
                                 }
                         }
@@ -116,9 +115,10 @@ template <int K> struct Acts {
         template <int N> INLINE_IN void fill(Tokens &t, int first) const
         {
                 enum { MANY = KW * N * (CK / 16) };
+                int tid = here(TID);
 #pragma unroll 4
                 for (int j = 0; j < (MANY + THREADS - 1) / THREADS; j++) {
-                        int i = j * THREADS + TID, g = i % 16, n = i / 16 % N, k = i / 16 / N, at = (first + k) * CK + 16 * g;
+                        int i = j * THREADS + tid, g = i % 16, n = i / 16 % N, k = i / 16 / N, at = (first + k) * CK + 16 * g;
                         if (MANY % THREADS && i >= MANY)
                                 break;
                         bool in = K % CK == 0 && KW == 1 ? true : at < K;
@@ -144,9 +144,11 @@ INLINE int k_warp() { return TID / 32 / MW; }
 // Two tiles of 16 rows of K values, their first pieces on the way as soon as the rows are known.
 template <class W0, class W1, int K> struct Pair {
         enum { CHUNKS = (K + CK - 1) / CK };
+        // Pieces of each tile on their way while others are multiplied: as many as there are registers for.
+        enum { BOTH = sizeof(Piece<W0, K>) + sizeof(Piece<W1, K>), D = DEPTH < 2 || BOTH <= 224 ? DEPTH : 1, BUFFERS = D ? D : 1 };
         const u8 *row[2][2]; // a tile's rows TID % 32 / 4 and 8 more
-        Piece<W0, K> a[DEPTH];
-        Piece<W1, K> b[DEPTH];
+        Piece<W0, K> a[BUFFERS];
+        Piece<W1, K> b[BUFFERS];
         // Rows from `first` on of base; of n, or the last one again.
         template <class W> INLINE_IN void rows(int tile, const u8 *base, int first, int n)
         {
@@ -159,7 +161,7 @@ template <class W0, class W1, int K> struct Pair {
         INLINE_IN void begin()
         {
 #pragma unroll
-                for (int p = 0; p < DEPTH; p++)
+                for (int p = 0; p < D; p++)
                         if (p * KW + k_warp() < CHUNKS)
                                 a[p].load(row[0], p * KW + k_warp()), b[p].load(row[1], p * KW + k_warp());
         }
@@ -168,22 +170,26 @@ template <class W0, class W1, int K> struct Pair {
         {
                 const U4 *at = t.x[k_warp()][TID % 32 / 4];
 #pragma unroll 1
-                for (int first = 0; first < CHUNKS; first += DEPTH * KW)
+                for (int first = 0; first < CHUNKS; first += BUFFERS * KW)
 #pragma unroll
-                        for (int p = 0; p < DEPTH; p++) {
-                                int c = first + p * KW + k_warp(), next = c + DEPTH * KW;
+                        for (int p = 0; p < BUFFERS; p++) {
+                                int c = first + p * KW + k_warp(), next = c + D * KW;
                                 if (first + p * KW >= CHUNKS)
                                         break;
+                                if (D == 0 && c < CHUNKS)
+                                        a[p].load(row[0], c);
                                 barrier();
                                 x.template fill<8 * NB>(t, first + p * KW);
                                 barrier();
                                 if (c < CHUNKS)
                                         a[p].times(at, acc[0]);
-                                if (next < CHUNKS)
+                                if (D && next < CHUNKS)
                                         a[p].load(row[0], next);
+                                if (D == 0 && c < CHUNKS)
+                                        b[p].load(row[1], c);
                                 if (c < CHUNKS)
                                         b[p].times(at, acc[1]);
-                                if (next < CHUNKS)
+                                if (D && next < CHUNKS)
                                         b[p].load(row[1], next);
                         }
                 join(t, acc);

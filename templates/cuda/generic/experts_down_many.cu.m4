@@ -23,7 +23,7 @@ template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, int n)
 {
         Pair<W, W, K> w;
         const u8 *base = (const u8 *)moe_arg(«down») + (u64)e * H * Row<W, K>::BYTES;
-        int part = (int)BX * RPB, from = part + rows_warp() * 32, lane = TID % 32;
+        int part = (int)BX * RPB, from = part + rows_warp() * 32;
         w.template rows<W>(0, base, from, H);
         w.template rows<W>(1, base, from + 16, H);
         w.begin();
@@ -31,6 +31,7 @@ template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, int n)
         x.weigh(sh.t, 8 * NB);
         float acc[2][NB][4] = {};
         w.times(sh.t, x, acc);
+        int lane = here(TID % 32);
 #pragma unroll
         for (int i = 0; i < 8 * NB; i++) {
                 int t = i / 4 % NB * 8 + lane % 4 * 2 + i % 2, r = from + i / 4 / NB * 16 + lane / 4 + i % 4 / 2 * 8;

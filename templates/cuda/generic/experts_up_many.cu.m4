@@ -57,7 +57,7 @@ template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, int n)
         x.weigh(sh.t, 8 * NB);
         float acc[2][NB][4] = {};
         w.times(sh.t, x, acc);
-        int lane = TID % 32;
+        int lane = here(TID % 32);
 #pragma unroll
         for (int i = 0; i < 4 * NB; i++) {
                 int t = i / 4 * 8 + lane % 4 * 2 + i % 2, r = lane / 4 + i % 4 / 2 * 8;

@@ -26,7 +26,7 @@ template <int NB, class W> INLINE void tile(Pair<W, W, K> &w, const Acts<K> &x, 
         x.weigh(sh.t, 8 * NB);
         float acc[2][NB][4] = {};
         w.times(sh.t, x, acc);
-        int lane = TID % 32;
+        int lane = here(TID % 32);
 #pragma unroll
         for (int i = 0; i < 8 * NB; i++) {
                 int t = i / 4 % NB * 8 + lane % 4 * 2 + i % 2, r = from + i / 4 / NB * 16 + lane / 4 + i % 4 / 2 * 8;
