@@ -30,6 +30,9 @@ typedef struct Sel {
         u32 threads;                /* of a block */
 } Sel;
 
+/* The kernel of that role, whose arguments the runtime gives. False: the target has none. */
+bool select_util(Arena *a, PlanRole role, Target target, Sel *s);
+
 /* tune: the target's table of codegen/tune.lua. False: the node needs no kernel. */
 bool select_node(Arena *a, const Graph *g, u32 node, Target target, const Tab *tune, Sel *s);
 
