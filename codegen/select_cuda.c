@@ -149,13 +149,6 @@ static void grid_sort(Ctx *c)
 {
         sel_grid(c, 0, DIM_const, 1, 1);
 }
-static void grid_tiles(Ctx *c, Slot w)
-{
-        i64 experts = sel_dim(c, w, 0), split = many_split(c, experts);
-        key_int(c->k, "SPLIT", split);
-        sel_grid(c, 1, DIM_const, experts, 1);
-        sel_grid(c, 2, DIM_const, split, 1);
-}
 static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
@@ -167,7 +160,7 @@ static void grid_experts_up(Ctx *c)
         sel_grid(c, 1, DIM_const, order ? sel_dim(c, S_gate, 0) : sel_last(c, S_route), 1);
         sel_grid(c, 2, order || c->one ? DIM_const : DIM_n_tok, 1, 1);
         if (c->many)
-                grid_tiles(c, S_gate);
+                many_grid(c);
 }
 static void grid_experts_down(Ctx *c)
 {
@@ -175,7 +168,7 @@ static void grid_experts_down(Ctx *c)
         sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);
         sel_grid(c, 1, has(c, S_order) || c->one ? DIM_const : DIM_n_tok, 1, 1);
         if (c->many)
-                grid_tiles(c, S_down);
+                many_grid(c);
 }
 
 #define ROWS(op)     [OP_##op] = grid_rows

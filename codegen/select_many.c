@@ -8,6 +8,7 @@
 
 #define FEW    64  /* tokens: up to here weights' bytes are what takes the time */
 #define VALUES 256 /* of K, a step */
+#define BLOCKS 3   /* a processor */
 
 /* Whole pieces of 16 bytes of every row of x and of its scales. */
 static bool product_fits(const Ctx *c, Slot weight)
@@ -52,11 +53,13 @@ void many_begin(Ctx *c)
         key_int(c->k, "MW", mw);
         key_int(c->k, "KW", kw);
         key_int(c->k, "DEPTH", few ? 2 : 0);
-        key_int(c->k, "BLOCKS", 3);
+        key_int(c->k, "BLOCKS", BLOCKS);
 }
 
-i64 many_split(const Ctx *c, i64 experts)
+void many_grid(Ctx *c)
 {
-        i64 pairs = (i64)c->g->max[DIM_n_tok] * sel_last(c, S_route);
-        return MAX(1, MIN(2 * pairs / experts / c->tile, 16));
+        key_int(c->k, "SPLIT", BLOCKS * PROCESSORS);
+        sel_grid(c, 0, DIM_const, BLOCKS * PROCESSORS, 1);
+        sel_grid(c, 1, DIM_const, 1, 1);
+        sel_grid(c, 2, DIM_const, 1, 1);
 }

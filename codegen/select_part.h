@@ -4,6 +4,8 @@
 #define MOEC_SELECT_PART_H
 #include "codegen/select.h"
 
+#define PROCESSORS 132 /* of the largest of today's devices but one; fewer take a second wave */
+
 typedef struct Ctx {
         const Graph *g;
         const Node *n;
@@ -43,9 +45,9 @@ bool one_fits(const Ctx *c);
 void one_begin(Ctx *c);
 
 /* select_many.c: whether the operation, in a step of several tokens, has a kernel OP_many; then the sizes of
- * its blocks; the blocks that share an expert's tokens. */
+ * its blocks; a grid of as many blocks as run at once. */
 bool many_fits(const Ctx *c);
 void many_begin(Ctx *c);
-i64 many_split(const Ctx *c, i64 experts);
+void many_grid(Ctx *c);
 
 #endif

@@ -212,6 +212,36 @@ template <class W0, class W1, int K> struct Pair {
         }
 };
 
+// Tiles of NT pairs over the experts: start[e] is how many those before e have.
+template <int E> INLINE void count_tiles(u32 (&start)[E + 1], const u32 *off)
+{
+        u32 base = 0;
+#pragma unroll 4
+        for (int e0 = 0; e0 < E && TID < 32; e0 += 32) {
+                int e = e0 + TID;
+                u32 mine = e < E ? (off[e + 1] - off[e] + NT - 1) / NT : 0, upto = mine;
+                for (int m = 1; m < 32; m *= 2) {
+                        u32 other = shfl(upto, TID - m < 0 ? 0 : TID - m);
+                        upto += TID >= m ? other : 0;
+                }
+                if (e < E)
+                        start[e] = base + upto - mine;
+                base += shfl(upto, 31);
+        }
+        if (TID == 0)
+                start[E] = base;
+        barrier();
+}
+template <int E> INLINE u32 expert_of(const u32 (&start)[E + 1], u32 tile)
+{
+        u32 e = 0;
+#pragma unroll
+        for (u32 step = 1 << 15; step; step /= 2)
+                if (step < E && e + step < E && start[e + step] <= tile)
+                        e += step;
+        return e;
+}
+
 // Usage: moe_tiles(F, ARGS, N): F<NB> ARGS with as few tiles of 8 tokens as hold N.
 m4_define(«moe_tiles», «moe_arity(«moe_tiles», 3, $#)if ($3 <= 8)
                         $1«»<1>$2;

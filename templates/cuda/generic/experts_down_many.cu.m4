@@ -2,8 +2,8 @@
 // weight_e * down_e(x[:, slot]).
 //
 // x q8 [T, KTOP, F]; route [T, KTOP]; order as sort has it; down split [E, H, F]; out f32 [T, H]; res f32 [T, H], may be out itself.
-// A block: RPB = 32 MW rows of H, tiles of up to NT of one expert's pairs, SPLIT blocks in turns. What a pair has is put by; the
-// block that puts by the last one of a token's sums them, in order of slots. Grid: ceil(H / RPB), E, SPLIT. 32 MW KW threads.
+// A piece of work: RPB = 32 MW rows of H times up to NT of one expert's pairs; SPLIT blocks take them in turns. What a pair has is
+// put by; who puts by the last one of a token's sums them, in order of slots. Grid: SPLIT. 32 MW KW threads.
 //
 //      H100, Q4_K H 2048, F 768, 8 of 128 experts, microseconds:  8 tokens: ?     64: ?    512: ?    2048: ?
 m4_include(«prelude.m4»)
@@ -13,17 +13,18 @@ moe_quant(MOE_TYPE_down)
 typedef MOE_TYPE_down W;
 struct Shared {
         Tokens t;
+        u32 start[E + 1];
         bool last[NT];
 };
 SHARED(Shared)
 __device__ float by_pair[MOE_MAXTOK * KTOP][H];
 __device__ u32 count[MOE_MAXTOK][PARTS];
 
-template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, int n)
+template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, u32 at, int n)
 {
         Pair<W, W, K> w;
         const u8 *base = (const u8 *)moe_arg(«down») + (u64)e * H * Row<W, K>::BYTES;
-        int part = (int)BX * RPB, from = part + rows_warp() * 32;
+        int part = (int)at * RPB, from = part + rows_warp() * 32;
         w.template rows<W>(0, base, from, H);
         w.template rows<W>(1, base, from + 16, H);
         w.begin();
@@ -44,12 +45,12 @@ template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, int n)
 }
 
 // Sums for the tokens of the first n pairs that lack no other one.
-INLINE void sum(const Args &a, int n)
+INLINE void sum(const Args &a, u32 part, int n)
 {
         publish();
         barrier();
         for (int t = TID; t < n; t += THREADS) {
-                u32 *c = &count[sh.t.row[t] / KTOP][BX];
+                u32 *c = &count[sh.t.row[t] / KTOP][part];
                 sh.last[t] = atomic_inc(c) == KTOP - 1;
                 if (sh.last[t])
                         *c = 0;
@@ -57,7 +58,7 @@ INLINE void sum(const Args &a, int n)
         barrier();
         publish();
         for (int i = TID; i < n * RPB; i += THREADS) {
-                u32 t = (u32)i / RPB, r = BX * RPB + (u32)i % RPB, token = sh.t.row[t] / KTOP;
+                u32 t = (u32)i / RPB, r = part * RPB + (u32)i % RPB, token = sh.t.row[t] / KTOP;
                 if (!sh.last[t] || r >= H)
                         continue;
                 const Route *route = (const Route *)moe_arg(«route») + (u64)token * KTOP;
@@ -71,18 +72,20 @@ INLINE void sum(const Args &a, int n)
 
 moe_kernel
 {
+        pdl_trigger();
         pdl_wait();
         u32 T = a.dim->n_tok;
         const u32 *off = (const u32 *)moe_arg(«order»), *pairs = off + E + 1;
-        u32 e = BY, end = off[e + 1];
+        count_tiles<E>(sh.start, off);
 #pragma unroll 1
-        for (u32 i = off[e] + BZ * NT; i < end; i += MOE_SPLIT * NT) {
+        for (u32 item = BX; item < sh.start[E] * PARTS; item += MOE_SPLIT) {
+                u32 e = expert_of<E>(sh.start, item / PARTS), end = off[e + 1], i = off[e] + (item / PARTS - sh.start[e]) * NT;
                 int n = (int)(end - i < NT ? end - i : NT);
                 barrier();
                 for (u32 t = (u32)TID; t < NT; t += THREADS)
                         sh.t.row[t] = pairs[i + t < end ? i + t : end - 1];
                 barrier();
-                moe_tiles(«tile», «(a, T, e, n)», «n»)
-                sum(a, n);
+                moe_tiles(«tile», «(a, T, e, item % PARTS, n)», «n»)
+                sum(a, item % PARTS, n);
         }
 }

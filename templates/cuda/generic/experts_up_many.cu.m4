@@ -1,20 +1,21 @@
 // experts_up_many: experts_up in a step of several tokens, on tensor cores: glu(gate_e(x), up_e(x)) of every chosen expert e.
 //
 // x q8 [T, K]; order as sort has it; gate, up split [E, F, K]; out f32 or q8 [T, KTOP, F].
-// A block: PART = 16 MW rows of both matrices, tiles of up to NT of one expert's tokens, SPLIT blocks in turns. A touched expert's
-// rows leave the memory once for up to NT tokens, and L2 for more. Grid: ceil(F / PART), E, SPLIT. 32 MW KW threads.
+// A piece of work: PART = 16 MW rows of both matrices times up to NT of one expert's tokens: a touched expert's rows leave the
+// memory once for up to NT tokens, and L2 for more. SPLIT blocks take them in turns. Grid: SPLIT. 32 MW KW threads.
 //
 //      H100, Q4_K K 2048, F 768, 8 of 128 experts, microseconds:  8 tokens: ?     64: ?    512: ?    2048: ?
 m4_include(«prelude.m4»)
 m4_include(«many.m4»)
 m4_include(«glu_fn.m4»)
-enum { K = MOE_K, F = MOE_F, E = MOE_E, KTOP = MOE_KTOP, PART = MOE_PART };
+enum { K = MOE_K, F = MOE_F, E = MOE_E, KTOP = MOE_KTOP, PART = MOE_PART, PARTS = (F + PART - 1) / PART };
 moe_quant(MOE_TYPE_gate)
 moe_quant(MOE_TYPE_up)
 typedef MOE_TYPE_gate WG;
 typedef MOE_TYPE_up WU;
 struct Shared {
         Tokens t;
+        u32 start[E + 1];
         u32 pair[NT]; // where each result goes; over KTOP: its token
         alignas(16) float h[NT][PART + 4];
 };
@@ -46,10 +47,10 @@ moe_if(MOE_out, q8, «        u8 *q = (u8 *)moe_arg(«out0»);
         (void)T;
 »)}
 
-template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, int n)
+template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, u32 at, int n)
 {
         Pair<WG, WU, K> w;
-        int part = (int)BX * PART, from = part + rows_warp() * 16;
+        int part = (int)at * PART, from = part + rows_warp() * 16;
         w.template rows<WG>(0, (const u8 *)moe_arg(«gate») + (u64)e * F * Row<WG, K>::BYTES, from, F);
         w.template rows<WU>(1, (const u8 *)moe_arg(«up») + (u64)e * F * Row<WU, K>::BYTES, from, F);
         w.begin();
@@ -74,12 +75,14 @@ template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, int n)
 
 moe_kernel
 {
+        pdl_trigger();
         pdl_wait();
         u32 T = a.dim->n_tok;
         const u32 *off = (const u32 *)moe_arg(«order»), *pairs = off + E + 1;
-        u32 e = BY, end = off[e + 1];
+        count_tiles<E>(sh.start, off);
 #pragma unroll 1
-        for (u32 i = off[e] + BZ * NT; i < end; i += MOE_SPLIT * NT) {
+        for (u32 item = BX; item < sh.start[E] * PARTS; item += MOE_SPLIT) {
+                u32 e = expert_of<E>(sh.start, item / PARTS), end = off[e + 1], i = off[e] + (item / PARTS - sh.start[e]) * NT;
                 int n = (int)(end - i < NT ? end - i : NT);
                 barrier();
                 for (u32 t = (u32)TID; t < NT; t += THREADS) {
@@ -87,6 +90,6 @@ moe_kernel
                         sh.t.row[t] = sh.pair[t] / KTOP;
                 }
                 barrier();
-                moe_tiles(«tile», «(a, T, e, n)», «n»)
+                moe_tiles(«tile», «(a, T, e, item % PARTS, n)», «n»)
         }
 }
