@@ -59,19 +59,21 @@ static i64 rows_a_block(const Ctx *c)
 
 static void begin(Ctx *c)
 {
-        c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->n->op == OP_kv_append ? 128 : 256);
-        if (c->s->threads % 32)
-                tab_err(c->tune, "THREADS is a multiple of 32");
+        c->s->threads = c->n->op == OP_kv_append ? 128 : 256;
         c->tile = one_token(c) ? 1 : size(c, "NT", 1, 256, 8);
         if (!has(c, S_order) && (c->n->op == OP_experts_up || c->n->op == OP_experts_down))
                 c->tile = 1;
         c->rows = rows_a_block(c);
         c->one = one_token(c) && one_fits(c);
+        c->many = !one_token(c) && many_fits(c);
         if (c->one)
                 one_begin(c);
-        if (many_attends(c))
-                many_attend_begin(c);
+        else if (c->many)
+                many_begin(c);
         c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
+        c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->s->threads);
+        if (c->s->threads % 32)
+                tab_err(c->tune, "THREADS is a multiple of 32");
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
         key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
@@ -119,10 +121,8 @@ static void grid_kv_append(Ctx *c)
 }
 static void grid_attend(Ctx *c)
 {
-        if (many_attends(c)) {
-                many_attend_grid(c);
+        if (c->many)
                 return;
-        }
         i64 heads = sel_state(c)->heads,
             split = one_token(c) ? size(c, "SPLIT", 1, 32, clamp(128 / heads, 1, 32)) : 1;
         if (c->one)
@@ -155,19 +155,23 @@ static void grid_sort(Ctx *c)
 static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
-        c->cols = size(c, "PART", 16, 512, c->one ? c->cols : order ? 32 : 16);
+        c->cols = size(c, "PART", 16, 512, c->one || c->many ? c->cols : order ? 32 : 16);
         if (c->cols % 16)
                 tab_err(c->tune, "PART is a multiple of 16");
         key_int(c->k, "PART", c->cols);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_gate, 1), c->cols);
         sel_grid(c, 1, DIM_const, order ? sel_dim(c, S_gate, 0) : sel_last(c, S_route), 1);
         sel_grid(c, 2, order || c->one ? DIM_const : DIM_n_tok, 1, 1);
+        if (c->many)
+                many_grid(c);
 }
 static void grid_experts_down(Ctx *c)
 {
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);
         sel_grid(c, 1, has(c, S_order) || c->one ? DIM_const : DIM_n_tok, 1, 1);
+        if (c->many)
+                many_grid(c);
 }
 
 #define ROWS(op)     [OP_##op] = grid_rows

@@ -4,16 +4,19 @@
 #define MOEC_SELECT_PART_H
 #include "codegen/select.h"
 
+#define PROCESSORS 132 /* of the largest of today's devices but one; fewer take a second wave */
+
 typedef struct Ctx {
         const Graph *g;
         const Node *n;
         const Tab *tune; /* of the operation; NULL */
         Sel *s;
         Key *k;
-        i64 tile; /* tokens that share one unpacking of a weight */
-        i64 rows; /* of a weight, a block */
-        i64 cols; /* of an expert's hidden layer, a block */
-        bool one; /* by the template for steps of one token */
+        i64 tile;  /* tokens that share one unpacking of a weight */
+        i64 rows;  /* of a weight, a block */
+        i64 cols;  /* of an expert's hidden layer, a block */
+        bool one;  /* by the template for steps of one token */
+        bool many; /* by the template for tensor cores */
 } Ctx;
 
 /* begin: tile sizes and the facts that every kernel of the target gets; grid: by operation. */
@@ -41,10 +44,13 @@ i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
 bool one_fits(const Ctx *c);
 void one_begin(Ctx *c);
 
-/* select_attend.c: whether it is an attend, of steps of many tokens, that has the kernel attend_many; its
- * block and its grid. */
-bool many_attends(const Ctx *c);
-void many_attend_begin(Ctx *c);
-void many_attend_grid(Ctx *c);
+/* select_many.c: whether the operation, in a step of several tokens, has a kernel OP_many; then the sizes of
+ * its blocks; a grid of as many blocks as run at once. */
+bool many_fits(const Ctx *c);
+void many_begin(Ctx *c);
+void many_grid(Ctx *c);
+/* select_attend.c: of these, attend. */
+bool attend_fits_many(const Ctx *c);
+void attend_begin_many(Ctx *c);
 
 #endif

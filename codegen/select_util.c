@@ -34,6 +34,24 @@ static void cuda_random(Sel *s)
         kernel(s, 256, 2);
         facts_piece(s->key);
 }
+static void cuda_read(Sel *s)
+{
+        kernel(s, 512, 4);
+        key_int(s->key, "BLOCKS", 2);
+}
+static void cuda_draw(Sel *s)
+{
+        kernel(s, 512, 3);
+#define F(type, name, array) G(type, name, array)
+#define G(type, name, array) #type " " #name #array "; "
+        key_word(s->key, "DRAW", DRAW_FIELDS(F));
+#undef F
+#undef G
+#define X(name) #name ", "
+        key_word(s->key, "STATES", DRAW_STATES(X));
+#undef X
+        key_int(s->key, "GROUPS", PLAN_GROUPS);
+}
 
 bool select_util(Arena *a, PlanRole role, Target target, Sel *s)
 {

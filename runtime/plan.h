@@ -69,10 +69,10 @@ typedef struct PlanMeta {
         u32 act;        /* enum moec_act */
         u32 n_vocab, n_ctx_train, n_layer, n_embd, n_expert, n_expert_used;
         u32 n_launch_decode, n_kernel;
-        u32 ctk, ctv;                                /* Dtype of keys and values */
-        u64 n_params, weight_bytes, bytes_per_token; /* as moec_info */
-        Hash model;                                  /* of the GGUF's header and tensor table, all parts */
-        u64 arena_bytes;                             /* the largest phase's */
+        u32 ctk, ctv;                                                  /* Dtype of keys and values */
+        u64 n_params, weight_bytes, bytes_per_token, params_per_token; /* as moec_info */
+        Hash model;      /* of the GGUF's header and tensor table, all parts */
+        u64 arena_bytes; /* the largest phase's */
 } PlanMeta;
 
 typedef struct PlanKernel {
@@ -89,7 +89,9 @@ typedef struct PlanKernel {
  * too; that says what they do with which arguments. */
 #define PLAN_ROLES(X)                                                                                        \
         X(repack) /* rows of a weight from the file's layout to split */                                     \
-        X(random) /* random blocks of a weight, as the file would have them */
+        X(random) /* random blocks of a weight, as the file would have them */                               \
+        X(draw)   /* the next token of a sequence: PlanDraw */                                               \
+        X(read)   /* memory, to measure how fast that goes */
 
 typedef enum PlanRole {
 #define X(name) PLAN_##name,
@@ -128,9 +130,12 @@ typedef struct PlanLaunch {
         u32 node;  /* index in the phase's graph, for verify */
         u32 flags; /* PLAN_EARLY */
         u32 pad;
-        u64 bytes_fixed; /* weights read whatever the step */
-        u64 bytes_tok;   /* read and written for each token */
-        u64 bytes_ctx;   /* read for each position of a token's past */
+        u64 bytes_fixed;      /* weights read whatever the step */
+        u64 bytes_tok;        /* read and written for each token */
+        u64 bytes_ctx;        /* read for each position of a token's past */
+        u64 bytes_out;        /* read and written for each row of logits */
+        u64 bytes_expert;     /* read for each expert that a token of the step chooses */
+        u32 n_expert, n_used; /* n_used of n_expert by each token */
 } PlanLaunch;
 #define PLAN_EARLY 1 /* may trigger its dependents before its own wait (CUDA) */
 
@@ -241,5 +246,50 @@ typedef struct KernelDim {
         u32 n_tok, n_out, n_seq, n_ctx;
 } KernelDim;
 typedef void CpuKernel(void *const *arg, const KernelDim *dim, u32 first, u32 last);
+
+/* ---- drawing tokens on a device ----
+ * The kernel of role draw is given a PlanDraw, with the sequence's tokens behind it, and the inputs ids and
+ * pos of the step that follows, which it writes. A warp a group. Settings and definition: runtime/sample.h.
+ */
+#define PLAN_DRAWS  32 /* tokens that id has room for */
+#define PLAN_ENDS   32
+#define PLAN_GROUPS 4096 /* that there may be */
+/* Whether a draw goes on, or why not: once it does not, nothing more is drawn. */
+#define DRAW_STATES(X) X(GOING_ON) X(ENDED) X(NO_LOGIT) X(BAD_LOGIT)
+typedef enum DrawState {
+#define X(name) DRAW_##name,
+        DRAW_STATES(X)
+#undef X
+} DrawState;
+
+/* F(type, name, array); the kernel's template gets the struct from this. logits, next: device addresses, of
+ * the logits that the next token is drawn from, and of all later ones. */
+#define DRAW_FIELDS(F)                                                                                       \
+        F(u64, seed, )                                                                                       \
+        F(u64, seq, )                                                                                        \
+        F(u64, logits, )                                                                                     \
+        F(u64, next, )                                                                                       \
+        F(u32, n_vocab, )                                                                                    \
+        F(u32, group, ) /* logits of a group: 64, doubled until there are no more than PLAN_GROUPS */        \
+        F(float, temp, )                                                                                     \
+        F(float, top_p, )                                                                                    \
+        F(float, min_p, )                                                                                    \
+        F(float, repeat_penalty, )                                                                           \
+        F(i32, top_k, )                                                                                      \
+        F(i32, repeat_last, )                                                                                \
+        F(u32, len, )     /* tokens of the sequence: the position of the next */                             \
+        F(u32, n, )       /* drawn so far */                                                                 \
+        F(u32, state, )   /* DrawState */                                                                    \
+        F(u32, bad, )     /* BAD_LOGIT: the token whose logit is none, */                                    \
+        F(float, value, ) /* and that logit */                                                               \
+        F(u32, n_end, )   /* end tokens, after which nothing is drawn */                                     \
+        F(i32, end, [PLAN_ENDS])                                                                             \
+        F(i32, id, [PLAN_DRAWS])
+
+typedef struct PlanDraw {
+#define F(type, name, array) type name array;
+        DRAW_FIELDS(F)
+#undef F
+} PlanDraw;
 
 #endif

@@ -61,10 +61,12 @@ INLINE F4 load_far4(const F4 *p)
 INLINE u32 shfl_xor(u32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE i32 shfl_xor(i32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE float shfl_xor(float v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
+INLINE u64 shfl_xor(u64 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE double shfl_xor(double v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE u32 shfl(u32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE i32 shfl(i32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE float shfl(float v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
+INLINE u64 shfl(u64 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE void barrier() { __syncthreads(); }
 INLINE void warp_barrier() { __syncwarp(); }
 // For a part of the block: barrier 1 to 15, whole warps, as many threads as come.
@@ -168,6 +170,7 @@ INLINE void pdl_wait()
 // What this thread wrote is seen by whoever sees what it writes next.
 INLINE void publish() { __threadfence(); }
 INLINE u32 atomic_inc(u32 *p) { return atomicAdd(p, 1u); }
+INLINE void atomic_add(u64 *p, u64 v) { atomicAdd(p, v); }
 
 // The block's shared memory as one T, `sh`; the runtime reads its size from the image.
 #define SHARED(T)                                                                 \
@@ -183,12 +186,13 @@ enum { SHARED_ROOM = ARCH == 800 || ARCH == 870 || (ARCH >= 900 && ARCH < 1200) 
 enum { WHOLE_ROOM = ARCH == 800 || ARCH == 870 ? 163 << 10 : ARCH >= 900 && ARCH < 1200 ? 227 << 10 : 99 << 10 };
 
 INLINE u32 shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
-// 16 bytes to shared memory, some time before this thread's next copies_wait is over.
+// 16 bytes to shared memory, where this thread may read them after a wait that leaves fewer batches.
 INLINE void copy16(void *to, const void *from)
 {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_at(to)), "l"(from) : "memory");
 }
-INLINE void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+INLINE void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LEFT> INLINE void copies_wait_but() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
 
 // Copies that land later. A whole warp begins a batch of `bytes`, asks for its copies (16-byte parts; lane `by` is the one to do it
 // where one is enough), ends the batch; whoever waits for turn 0, 1, 0, ... of its barrier sees all of it.
@@ -288,6 +292,30 @@ INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
         asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Two f16 at a time.
+#define F16X2(name)                                                                       \
+        INLINE u32 name##_f16x2(u32 a, u32 b)                                             \
+        {                                                                                 \
+                u32 c;                                                                    \
+                asm(#name ".rn.f16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));            \
+                return c;                                                                 \
+        }
+F16X2(sub)
+F16X2(mul)
+INLINE u32 fma_f16x2(u32 a, u32 b, u32 c)
+{
+        u32 d;
+        asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+        return d;
+}
+
+// v, which the compiler cannot see through: what is made of it is made where it stands, not earlier and kept in registers.
+INLINE int here(int v)
+{
+        asm volatile("" : "+r"(v));
+        return v;
 }
 // Four 8 x 8 blocks of 16-bit values in shared memory, by a warp: lane l says where row l % 8 of block l / 8 is, and gets of each
 // block row l / 4's values 2 (l % 4) and the next; turned: of each block column l / 4's.

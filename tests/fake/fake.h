@@ -14,8 +14,11 @@ typedef struct FakeCuda {
         const char *missing; /* a function that it lacks; NULL */
         const char *fails;   /* a function that returns `rc` from its (after + 1)-th call on; NULL */
         int after, rc;
-        int live; /* things made and not destroyed yet */
-        int graphs, launches, captured, programmatic;
+        int live;                                              /* things made and not destroyed yet */
+        int graphs, launches, captured, programmatic, fetches; /* fetches: copies to the host */
+        void (*on_graph)(void *draw); /* a graph runs; draw: what its kernel k_draw_... is given first; NULL:
+                                         it has none */
+        double launch_ms;             /* what a launch takes */
 } FakeCuda;
 
 typedef struct FakeNvrtc {

@@ -214,6 +214,10 @@ INLINE u32 atomic_inc(u32 *p)
 {
         return (*p)++;
 }
+INLINE void atomic_add(u64 *p, u64 v)
+{
+        *p += v;
+}
 
 // ---- shared memory of any size, copies that land later, clusters, tensor cores ----
 
@@ -226,29 +230,40 @@ enum { ARCH = 900, SHARED_ROOM = 112 << 10, WHOLE_ROOM = 227 << 10 };
         }
 #define sh shared_memory()
 
-// A thread's copies; they land when it waits.
+// A thread's copies, in batches; each lands when a wait wants it.
 struct Copies {
-        u32 n;
+        unsigned begun, landed, n; // batches; copies of those not landed
         struct {
                 void *to;
                 const void *from;
+                unsigned batch;
         } copy[64];
 };
-static Copies copies[CLUSTER * THREADS];
+static Copies copies[host::MOST];
 INLINE void copy16(void *to, const void *from)
 {
         Copies *c = &copies[host::now];
         host::check((u64)to % 16 == 0 && (u64)from % 16 == 0, "a copy is not aligned");
         host::check(c->n < 64, "too many copies at a time");
         host::aligned<U4>(from);
-        __builtin_memset(to, 0xff, 16);
-        c->copy[c->n].to = to, c->copy[c->n++].from = from;
+        for (int i = 0; i < 16; i++)
+                ((u8 *)to)[i] = 0xff;
+        c->copy[c->n].to = to, c->copy[c->n].from = from, c->copy[c->n++].batch = c->begun;
 }
-INLINE void copies_wait()
+INLINE void copies_end()
+{
+        copies[host::now].begun++;
+}
+template <int LEFT> INLINE void copies_wait_but()
 {
         Copies *c = &copies[host::now];
-        for (; c->n; c->n--)
-                __builtin_memcpy(c->copy[c->n - 1].to, c->copy[c->n - 1].from, 16);
+        unsigned left = 0;
+        for (unsigned i = 0; i < c->n; i++)
+                if (c->copy[i].batch + LEFT < c->begun)
+                        __builtin_memcpy(c->copy[i].to, c->copy[i].from, 16);
+                else
+                        c->copy[left++] = c->copy[i];
+        c->n = left;
 }
 
 // The copies of one turn; they land when somebody waits for it.
@@ -326,6 +341,28 @@ ONCE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
         host::yield(host::AT_WARP);
 }
 
+INLINE u32 fma_f16x2(u32 a, u32 b, u32 c)
+{
+        u32 d[2];
+        for (int i = 0; i < 2; i++)
+                d[i] = f32_f16(fma1(f16_f32(a >> 16 * i & 0xffff), f16_f32(b >> 16 * i & 0xffff),
+                        f16_f32(c >> 16 * i & 0xffff)));
+        return d[0] | d[1] << 16;
+}
+INLINE u32 sub_f16x2(u32 a, u32 b)
+{
+        return fma_f16x2(b, 0xbc00bc00, a);
+}
+INLINE u32 mul_f16x2(u32 a, u32 b)
+{
+        return fma_f16x2(a, b, 0x80008000);
+}
+
+INLINE int here(int v)
+{
+        return v;
+}
+
 // Where every lane's row is; then block b's value, row r, column c.
 static const u16 *matrix_row[CLUSTER * THREADS];
 ONCE void ldmatrix_any(u32 (&d)[4], const void *row, bool turned)
@@ -378,7 +415,8 @@ static void start(int i)
         *sp = (void *)enter; // returned to; the stack is then as after a call
         for (int r = 0; r < 6; r++)
                 *--sp = 0;
-        fibre[i] = {sp, READY, false, 0, false, 0, 0};
+        fibre[i] = {sp, READY, false, 0, false};
+        copies[i] = {};
 }
 static bool all_at(int from, int n, State s, bool or_done)
 {

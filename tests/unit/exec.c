@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include "runtime/piece.h"
+#include "runtime/exec_part.h"
 #include "runtime/so.h"
 #include "tests/unit/plan_help.h"
 #include <fcntl.h>
@@ -107,6 +108,40 @@ static void parts(void **state)
         plan_close(p);
 }
 
+static moec_status no_logits(Rt *rt, u32 phase, u32 n, float *logits, moec_error *e)
+{
+        (void)rt;
+        (void)phase;
+        (void)n;
+        (void)logits;
+        return (fail)(e, MOEC_RUNTIME, "not called");
+}
+
+/* Logits can stay with a target that fetches them, if all are of the last part: of 8 tokens and 3 rows here.
+ */
+static void kept_logits(void **state)
+{
+        (void)state;
+        static const struct {
+                u32 n, n_out, out[4];
+                bool kept;
+        } all[] = {{1, 1, {0}, true}, {8, 3, {0, 4, 7}, true}, {8, 4, {0, 1, 4, 7}, false},
+                {30, 1, {29}, true}, {30, 2, {24, 29}, true}, {30, 2, {23, 29}, false}, {30, 1, {7}, false},
+                {30, 0, {0}, true}};
+        Plan *p = open_plan(tiny_plan());
+        const RtTarget keeps = {.logits = no_logits}, gives = {.name = "gives"};
+        Rt rt = {.plan = p};
+        for (size_t i = 0; i < COUNT(all); i++) {
+                i32 some[30] = {0};
+                Batch b = {all[i].n, all[i].n_out, some, some, some, all[i].out};
+                rt.target = &keeps;
+                assert_int_equal(rt_keeps(&rt, &b), all[i].kept);
+                rt.target = &gives;
+                assert_false(rt_keeps(&rt, &b));
+        }
+        plan_close(p);
+}
+
 typedef struct Seen {
         Rt *rt;
         u32 n, launch[64];
@@ -163,8 +198,10 @@ static void profile(void **state)
         assert_null(rt_profile_stop(rt));
         assert_int_equal(rt_profile_start(rt, NULL), MOEC_OK);
         i32 id[9] = {0}, pos[9] = {0, 1, 2, 3, 4, 5, 6, 7, 8}, seq[9] = {0};
-        Batch b = {9, 0, id, pos, seq, NULL};
-        assert_int_equal(rt_step(rt, &b, NULL, NULL), MOEC_OK);
+        const u32 out[] = {2, 7};
+        float logits[2 * VOCAB];
+        Batch b = {9, 2, id, pos, seq, out};
+        assert_int_equal(rt_step(rt, &b, logits, NULL), MOEC_OK);
         const RtProfile *f = rt_profile_stop(rt);
         assert_non_null(f);
         assert_int_equal(f->n_sample, 6);
@@ -172,7 +209,9 @@ static void profile(void **state)
         assert_int_equal(f->sample[0].n_tok, 8);
         for (u32 l = 0; l < 6; l++) {
                 assert_int_equal(f->calls[l], 1);
-                assert_int_equal(f->bytes[l], l < 3 ? 100 + 10 + 9 : 100 + 8 * 10 + 36);
+                /* one token chooses 1 of 4 experts; 8 choose 4 (1 - (3/4)^8) = 3.5995 */
+                assert_int_equal(f->bytes[l],
+                        l < 3 ? 100 + 10 + 9 + (1 << 16) : 100 + 8 * 10 + 36 + 2 * 1000 + (1 << 18) - 26244);
                 assert_true(f->seconds[l] >= 0);
         }
         rt_close(rt);
@@ -517,6 +556,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(same_for_any_threads),
                 cmocka_unit_test(parts),
+                cmocka_unit_test(kept_logits),
                 cmocka_unit_test(hook),
                 cmocka_unit_test(profile),
                 cmocka_unit_test(wrong_files),
