@@ -46,12 +46,12 @@ static i64 share_k(const Ctx *c)
 void many_begin(Ctx *c)
 {
         bool few = c->g->max[DIM_n_tok] <= FEW, matmul = c->n->op == OP_matmul;
-        i64 kw = few ? share_k(c) : 1, mw = few ? 1 : 4;
         c->k->op = arena_fmt(c->k->arena, "%s_many", c->k->op);
         if (c->n->op == OP_attend) {
                 attend_begin_many(c);
                 return;
         }
+        i64 kw = few ? share_k(c) : 1, mw = few ? 1 : 4;
         c->s->threads = (u32)(32 * mw * kw);
         c->tile = !few ? 64 : matmul ? 32 : 16;
         c->rows = 32 * mw;
