@@ -186,12 +186,13 @@ enum { SHARED_ROOM = ARCH == 800 || ARCH == 870 || (ARCH >= 900 && ARCH < 1200) 
 enum { WHOLE_ROOM = ARCH == 800 || ARCH == 870 ? 163 << 10 : ARCH >= 900 && ARCH < 1200 ? 227 << 10 : 99 << 10 };
 
 INLINE u32 shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
-// 16 bytes to shared memory, where this thread may read them after a wait that leaves fewer batches.
+// 16 bytes to shared memory, where this thread may read them after a wait for all, or one that leaves fewer batches.
 INLINE void copy16(void *to, const void *from)
 {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_at(to)), "l"(from) : "memory");
 }
 INLINE void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+INLINE void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 template <int LEFT> INLINE void copies_wait_but() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
 
 // Copies that land later. A whole warp begins a batch of `bytes`, asks for its copies (16-byte parts; lane `by` is the one to do it

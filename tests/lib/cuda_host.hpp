@@ -265,6 +265,11 @@ template <int LEFT> INLINE void copies_wait_but()
                         c->copy[left++] = c->copy[i];
         c->n = left;
 }
+INLINE void copies_wait()
+{
+        copies_end();
+        copies_wait_but<0>();
+}
 
 // The copies of one turn; they land when somebody waits for it.
 struct Landing {
@@ -362,7 +367,6 @@ INLINE int here(int v)
 {
         return v;
 }
-
 // Where every lane's row is; then block b's value, row r, column c.
 static const u16 *matrix_row[CLUSTER * THREADS];
 ONCE void ldmatrix_any(u32 (&d)[4], const void *row, bool turned)
@@ -415,7 +419,7 @@ static void start(int i)
         *sp = (void *)enter; // returned to; the stack is then as after a call
         for (int r = 0; r < 6; r++)
                 *--sp = 0;
-        fibre[i] = {sp, READY, false, 0, false};
+        fibre[i] = {sp, READY, false, 0, false, 0, 0};
         copies[i] = {};
 }
 static bool all_at(int from, int n, State s, bool or_done)

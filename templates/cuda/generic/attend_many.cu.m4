@@ -24,7 +24,6 @@ INLINE constexpr int room(int keys) { return 16 * (4 * keys * (SK + SV) + ROWS *
 enum { NK = room(64) <= WHOLE_ROOM ? 64 : room(32) <= WHOLE_ROOM ? 32 : 16, RING = 4 * NK * (SK + SV) * 8 };
 // Tiles of one token: eights of heads, and groups of warps that share a unit's keys.
 enum { HG = G <= 8 ? 1 : G <= 16 ? 2 : G <= 32 ? 4 : 8, KFEW = WARPS / HG < NK / 8 ? WARPS / HG : NK / 8 };
-static_assert(WARPS == 8, "two groups of four warps");
 #define LOG2E 1.44269504f
 #define CAP ((float)MOE_softcap)
 #define SCALE ((float)MOE_scale * moe_if(MOE_softcap, 0x0p+0, «LOG2E», «1.0f»))
@@ -441,7 +440,6 @@ template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 fr
         u16 *ring = sh.ring + group * 2 * S::SLOT;
         if (steps > 0)
                 copy_keys<S::N, S::OF>(ring, t, base, thread);
-        copies_end();
         prepare<FEW>(a, t);
         barrier();
         Walk<S::M, FEW> w;
@@ -450,14 +448,13 @@ template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 fr
         bool mine = FEW || row0 < (int)t.n * G;
 #pragma unroll 1
         for (i32 s = 0; s < steps; s++) {
-                copies_wait_but<0>();
+                copies_wait();
                 if (S::IN_GROUP == 1)
                         warp_barrier();
                 else
                         part_barrier(1 + group, S::OF);
                 if (s + 1 < steps)
                         copy_keys<S::N, S::OF>(ring + (s + 1) % 2 * S::SLOT, t, place_of(s + 1), thread);
-                copies_end();
                 if (mine)
                         w.template step<S::N>(sh.query + 8 * row0 * SK, ring + s % 2 * S::SLOT, place_of(s), first, last);
         }
