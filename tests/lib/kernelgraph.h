@@ -1,0 +1,27 @@
+/* Graphs that give the CUDA templates the shapes they differ by, with random weights, in the arena. */
+#ifndef KERNELGRAPH_H
+#define KERNELGRAPH_H
+#include "ir/graph.h"
+
+/* Weights of every type, or every type that is QUANT: a matmul of all, experts of each `every`-th, and, with
+ * all, a table of each. */
+Graph *types_graph(Arena *arena, bool quant, u32 every);
+
+/* attend in steps of one token, for a past long enough to be split; past_one: by attend_one, more than one
+ * block, with each thing that attention may have. */
+Graph *past_graph(Arena *arena);
+Graph *past_one_graph(Arena *arena);
+
+/* Products on tensor cores: rows and widths that fill no tile, several weights, experts of which some have
+ * many tokens. */
+Graph *products_graph(Arena *arena);
+
+/* attend in steps of many tokens. out: f32 or q8; attrs: the others, in which $n is a norm's weights, $s
+ * sinks, $f factors of 16 frequencies. */
+typedef struct AttendShape {
+        int heads, kvh, dk, dv;
+        const char *out, *attrs;
+} AttendShape;
+Graph *attend_graph(Arena *arena, const AttendShape *m);
+
+#endif
