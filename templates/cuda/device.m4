@@ -134,7 +134,8 @@ INLINE double sqrt_f64(double f)
         return s;
 }
 
-// Waits for all that the launches before this one wrote. Before it only weights may be read, and nothing written.
+// Waits for all that the launches before this one wrote. Before it nothing is written, and only weights are read and what
+// moe_early names (codegen/schedule.h).
 INLINE void pdl_wait()
 {
 #if __CUDA_ARCH__ >= 900
@@ -241,7 +242,7 @@ template <class T> INLINE T *cluster_at(T *p, u32 rank)
 #endif
 }
 
-// Lets the launch behind this one start when every block has come here; what it may do before its own wait, templates say.
+// Lets the launch behind this one start when every block has come here; by moe_trigger, which knows when that may be.
 INLINE void pdl_trigger()
 {
 #if __CUDA_ARCH__ >= 900

@@ -60,17 +60,17 @@ static bool whole(const Mem *m)
 /* ---- running ---- */
 
 static Mem *const *args, dim_mem;
-static u32 n_args;
+static const Sel *sel;
 static sigjmp_buf touched;
 static const void *touched_at;
 static u8 *stacks;
 
-static bool hack;
+/* Before the wait only weights may be read, and what the selection says. */
 static void gate(bool open)
 {
-        for (u32 i = 0; i < n_args; i++)
+        for (u32 i = 0; i < sel->n_arg; i++)
                 if (args[i] && args[i]->access != MEM_WEIGHT)
-                        protect(args[i], !open                        ? (hack ? PROT_READ : PROT_NONE)
+                        protect(args[i], !open ? sel->arg[i].early ? PROT_READ : PROT_NONE
                                          : args[i]->access == MEM_OUT ? PROT_READ | PROT_WRITE
                                                                       : PROT_READ);
 }
@@ -87,7 +87,7 @@ static const char *where(void)
 {
         static char text[128];
         snprintf(text, sizeof text, "touches %p, no argument's", touched_at);
-        for (u32 i = 0; i < n_args; i++)
+        for (u32 i = 0; i < sel->n_arg; i++)
                 if (args[i] && (const u8 *)touched_at >= args[i]->page &&
                         (const u8 *)touched_at < args[i]->page + args[i]->mapped)
                         snprintf(text, sizeof text,
@@ -125,8 +125,7 @@ const char *oncuda_run(Fibred *fn, const Sel *s, Mem *const arg[], const KernelD
                 if (arg[i])
                         protect(arg[i], arg[i]->access == MEM_OUT ? PROT_READ | PROT_WRITE : PROT_READ);
         }
-        args = arg, n_args = s->n_arg;
-        hack = strstr(s->key->op, "attend_one") || strstr(s->key->op, "down_one");
+        args = arg, sel = s;
         sigaltstack(&stack, NULL);
         sigaction(SIGSEGV, &act, &old_segv);
         sigaction(SIGBUS, &act, &old_bus);
@@ -211,7 +210,9 @@ static void put_device(OnCuda *o)
                 "#define SHARED_SECTION \"MOE_NAME«»_shared\"\n#define SHARED_FIRST "
                 "__start_«»MOE_NAME«»_shared\n"
                 "#define SHARED_END __stop_«»MOE_NAME«»_shared\n"
-                "enum { CLUSTER = m4_ifdef(«MOE_CLUSTER», «MOE_CLUSTER», 1) };\n#define CLUSTERED\n#include "
+                "enum { CLUSTER = m4_ifdef(«MOE_CLUSTER», «MOE_CLUSTER», 1) };\n#define CLUSTERED\n"
+                "enum { TRIGGER_none, TRIGGER_waited, TRIGGER_first, TRIGGER = TRIGGER_«»MOE_TRIGGER "
+                "};\n#include "
                 "\"%s/tests/lib/cuda_host.hpp\"\n",
                 cwd);
         fclose(f);

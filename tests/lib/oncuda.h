@@ -6,7 +6,11 @@
 
 /* One kernel's memory: every argument has pages of its own, its end (up to 64 bytes) at a page that nobody
  * may touch. */
-typedef enum Access { MEM_WEIGHT, MEM_IN, MEM_OUT } Access; /* weights may be read before pdl_wait */
+typedef enum Access {
+        MEM_WEIGHT,
+        MEM_IN,
+        MEM_OUT
+} Access; /* weights may be read before pdl_wait, others where the Sel says early */
 typedef struct Mem {
         u8 *p, *page;
         u64 bytes, mapped;

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include "codegen/select_graph.h"
 #include "ir/eval.h"
 #include "ir/quant.h"
 #include "passes/passes.h"
@@ -67,8 +68,9 @@ static Trial trial(const char *name, const Graph *g, const char *words, u32 max_
         t.key = NEWN(arena, u32, t.g->n_node);
         t.weight = NEWN(arena, Mem, t.g->n_weight);
         t.plane = (Mem(*)[2])arena_array(arena, t.g->n_state + 1, sizeof *t.plane);
+        select_graph(arena, t.g, TARGET_cuda, NULL, t.sel);
         for (u32 i = 0; i < t.g->n_node; i++)
-                if (select_node(arena, t.g, i, TARGET_cuda, NULL, &t.sel[i]))
+                if (t.sel[i].key)
                         t.key[i] = key_index(t.sel[i].key);
         return t;
 }

@@ -289,7 +289,8 @@ INLINE void join(const Args &a, u32 rank, u32 groups)
 
 moe_kernel
 {
-        pdl_trigger();
+        moe_trigger(first);
+        moe_read_early();
         i32 pos = *(const i32 *)moe_arg(«pos»), low = MOE_window && pos >= MOE_window ? pos - MOE_window + 1 : 0;
         i32 from = low / TILE, tiles = pos / TILE + 1 - from;
         u32 rank = BZ % CLUSTER, group = BZ / CLUSTER, groups = (u32)(tiles + CLUSTER * WARPS * EACH - 1) / (CLUSTER * WARPS * EACH);

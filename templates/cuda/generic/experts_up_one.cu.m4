@@ -75,7 +75,7 @@ moe_if(moe_made, 1, «        x.fill<moe_has(«norm», 1, 0)>(sh.acts);
                 const Pair &at = sh.ring[warp][stage];
                 landing_wait(&sh.landed[warp][stage], (u32)(tile / STAGES) & 1);
                 if (tile == TILES / 2)
-                        pdl_trigger();
+                        moe_trigger(waited);
 moe_if(MOE_TYPE_gate, MOE_TYPE_up, «                product_here<WG, K>(at.gate, sizeof at.gate, sh.acts, acc);
 », «                float accg[1][1] = {}, accu[1][1] = {};
                 product_here<WG, K>(at.gate, 0, sh.acts, accg);

@@ -63,7 +63,7 @@ INLINE void ask(const Job &j, int tile)
 moe_kernel
 {
         typedef Sums<RB, 1> S;
-        pdl_trigger();
+        moe_trigger(first);
         Job j = job_of(a);
         int warp = TID / 32;
         if (TID % 32 < STAGES)

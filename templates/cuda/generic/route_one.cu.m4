@@ -44,7 +44,7 @@ INLINE void ask(const u8 *w, int tile)
 
 moe_kernel
 {
-        pdl_trigger();
+        moe_trigger(first);
         int warp = TID / 32;
         const u8 *w = (const u8 *)moe_arg(«w»);
         if (TID % 32 < STAGES)
