@@ -189,21 +189,33 @@ static moec_status link_all(Jobs *j, moec_error *e)
         return o->so ? MOEC_OK : (fail)(e, MOEC_TOOLCHAIN, "%s", dlerror());
 }
 
+static FILE *put_file(const OnCuda *o, const char *name)
+{
+        char path[128];
+        snprintf(path, sizeof path, "%s/templates/cuda/%s", o->overrides, name);
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        return f;
+}
+
 /* The folder whose device.m4 stands in place of the built-in one. */
-static void put_device(OnCuda *o)
+static void put_device(OnCuda *o, const char *scale)
 {
         char path[128], cwd[4096];
-        static const char *const part[] = {"/templates", "/templates/cuda"};
+        static const char *const part[] = {"/templates", "/templates/cuda", "/templates/cuda/generic"};
         strcpy(o->overrides, "/tmp/moec-t.XXXXXX");
         assert_non_null(mkdtemp(o->overrides));
         for (u32 i = 0; i < COUNT(part); i++) {
                 snprintf(path, sizeof path, "%s%s", o->overrides, part[i]);
                 assert_int_equal(mkdir(path, 0700), 0);
         }
-        snprintf(path, sizeof path, "%s/templates/cuda/device.m4", o->overrides);
-        FILE *f = fopen(path, "w");
-        assert_non_null(f);
         assert_non_null(getcwd(cwd, sizeof cwd));
+        FILE *f = scale ? put_file(o, "generic/scale.cu.m4") : NULL;
+        if (f) {
+                fputs(scale, f);
+                fclose(f);
+        }
+        f = put_file(o, "device.m4");
         fprintf(f,
                 "#define KERNEL MOE_NAME\n#define KERNEL_RUN MOE_NAME«»_run\n#define KERNEL_SWITCH "
                 "MOE_NAME«»_switch\n"
@@ -218,14 +230,14 @@ static void put_device(OnCuda *o)
         fclose(f);
 }
 
-OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn)
+OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn, const char *scale)
 {
         static const char *const search[] = {"cuda/generic", "cuda", NULL};
         if (system("c++ --version >/dev/null 2>&1") != 0)
                 return NULL;
         OnCuda *o = NEW(a, OnCuda);
         const char **source = NEWN(a, const char *, n);
-        put_device(o);
+        put_device(o, scale);
         strcpy(o->work, "/tmp/moec-k.XXXXXX");
         assert_non_null(mkdtemp(o->work));
         BuildOpt opt = {

@@ -476,6 +476,17 @@ static void add(const char *name, const Graph *g, const char *words, u32 max_tok
         trials[n_trials++] = trial(name, g, words, max_tok, steps);
 }
 
+/* Whether an attend of the trial waits before it reads, and another one does not. */
+static bool both_ways(const Trial *t)
+{
+        u32 early = 0, late = 0;
+        for (u32 i = 0; i < t->g->n_node; i++) {
+                early += t->sel[i].key && strstr(t->sel[i].key->text, "EARLY_kv=1");
+                late += t->sel[i].key && strstr(t->sel[i].key->text, "EARLY_kv=0");
+        }
+        return early && late;
+}
+
 static void make_trials(void)
 {
         enum { SEEDS = 4 };
@@ -488,6 +499,7 @@ static void make_trials(void)
         trials[n_trials - 1].quick = 590;
         add("long past, by clusters", long_past_one(), words[0], 1, 600);
         trials[n_trials - 1].quick = 596;
+        assert_true(both_ways(&trials[n_trials - 1]));
         for (u64 i = 0; i < SEEDS; i++)
                 add(arena_fmt(arena, "seed %llu", (unsigned long long)i), rand_graph(arena, i, false),
                         words[i % 4], i % 2 ? WIDE : 1, i % 2 ? 2 : 5);
@@ -498,7 +510,7 @@ static void test_all(void **state)
         (void)state;
         arena = arena_new();
         make_trials();
-        OnCuda *o = oncuda_new(arena, keys, n_keys, fn);
+        OnCuda *o = oncuda_new(arena, keys, n_keys, fn, NULL);
         if (!o) {
                 print_message("no C++ compiler\n");
                 skip();
