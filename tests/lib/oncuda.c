@@ -230,7 +230,7 @@ static void put_device(OnCuda *o, const char *scale)
         fclose(f);
 }
 
-OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn, const char *scale)
+OnCuda *oncuda_with(Arena *a, Key *const key[], u32 n, Fibred **fn, const char *scale)
 {
         static const char *const search[] = {"cuda/generic", "cuda", NULL};
         if (system("c++ --version >/dev/null 2>&1") != 0)
@@ -263,6 +263,11 @@ OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn, const char *s
                 assert_non_null(sym);
         }
         return o;
+}
+
+OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn)
+{
+        return oncuda_with(a, key, n, fn, NULL);
 }
 
 void oncuda_free(OnCuda *o)

@@ -23,10 +23,11 @@ typedef const char *Fibred(
         void *const *arg, const void *dim, const u32 *grid, bool backward, void *stacks, void (*gate)(bool));
 
 /* Compiles one kernel a key, on all processors; fn[i]: of key i. NULL if there is no C++ compiler. Fails the
- * test that runs if a template or its code is wrong. scale: the template of that name, in place of the
- * built-in one; NULL. */
+ * test that runs if a template or its code is wrong. */
 typedef struct OnCuda OnCuda;
-OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn, const char *scale);
+OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn);
+/* scale: a template in place of the built-in one of that name; NULL. */
+OnCuda *oncuda_with(Arena *a, Key *const key[], u32 n, Fibred **fn, const char *scale);
 void oncuda_free(OnCuda *o);
 
 /* Runs one launch. NULL, or what went wrong: what the scheduler says, or a touch of what may not be touched.
