@@ -223,7 +223,8 @@ static void put_device(OnCuda *o, const char *scale)
                 "__start_«»MOE_NAME«»_shared\n"
                 "#define SHARED_END __stop_«»MOE_NAME«»_shared\n"
                 "enum { CLUSTER = m4_ifdef(«MOE_CLUSTER», «MOE_CLUSTER», 1) };\n#define CLUSTERED\n"
-                "enum { TRIGGER_none, TRIGGER_waited, TRIGGER_first, TRIGGER = TRIGGER_«»MOE_TRIGGER "
+                "enum { TRIGGER_none, TRIGGER_waited, TRIGGER_first, TRIGGER = "
+                "TRIGGER_«»m4_ifdef(«MOE_TRIGGER», «MOE_TRIGGER», none) "
                 "};\n#include "
                 "\"%s/tests/lib/cuda_host.hpp\"\n",
                 cwd);

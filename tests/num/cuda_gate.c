@@ -103,7 +103,7 @@ static void test_gate(void **state)
         for (u32 i = 0; i < 9; i++)
                 trigger_key(word[i / 3], word[i % 3]);
         u32 early = down_key(true), late = down_key(false);
-        OnCuda *o = oncuda_new(arena, keys, n_keys, fn, scale);
+        OnCuda *o = oncuda_with(arena, keys, n_keys, fn, scale);
         if (!o) {
                 print_message("no C++ compiler\n");
                 skip();
