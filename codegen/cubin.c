@@ -48,7 +48,7 @@ static bool variable(const Elf *e, const Elf64_Shdr *table, const char *name, u3
 
 bool cubin_shared(const void *p, u64 bytes, const char *kernel, u64 *shared)
 {
-        Elf e = {p, bytes, {{0}}};
+        Elf e = {.p = p, .bytes = bytes};
         char declared[160], wanted[160];
         snprintf(declared, sizeof declared, ".nv.shared.%s", kernel);
         snprintf(wanted, sizeof wanted, "%s_shared", kernel);
