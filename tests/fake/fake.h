@@ -19,6 +19,7 @@ typedef struct FakeNvrtc {
         int major, minor;
         int n_arch, arch[8];
         const char *fails; /* a part of a source that does not compile; NULL */
+        u32 shared; /* bytes of shared memory that every kernel wants; 0: the code is not that of a kernel */
         int compiled;
         char options[512]; /* of the last */
 } FakeNvrtc;

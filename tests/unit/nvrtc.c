@@ -122,6 +122,22 @@ static void whole_models(void **state)
         assert_int_equal(lib->compiled, 3 * one.n_kernels);
 }
 
+/* Our bug, said before a device says it. */
+static void too_much_shared_memory(void **state)
+{
+        (void)state;
+        moec_compile_report r;
+        moec_error e;
+        lib->shared = 100 << 10;
+        assert_int_equal(compile("cuda:sm_80,sm_90a,compute_75", &r, &e), MOEC_OK);
+        lib->n_arch = 4;
+        lib->arch[3] = 120;
+        assert_int_equal(compile("cuda:sm_80,sm_120", &r, &e), MOEC_ERROR);
+        assert_non_null(strstr(e.msg, "internal error"));
+        assert_non_null(strstr(
+                e.msg, "for sm_120 wants 102400 bytes of shared memory, but a block has 101376 at most"));
+}
+
 static void failures(void **state)
 {
         (void)state;
@@ -151,6 +167,7 @@ int main(void)
                 TEST(architectures),
                 TEST(no_architectures),
                 TEST(whole_models),
+                TEST(too_much_shared_memory),
                 TEST(failures),
         };
         return cmocka_run_group_tests(tests, begin, NULL);
