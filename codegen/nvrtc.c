@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "runtime/isa.h"
 #include "runtime/plan.h"
 
 /* ---- the library ---- */
@@ -26,8 +27,9 @@ typedef struct Program Program;
         F(nvrtcGetPTX, (Program *, char *))                                                                  \
         F(nvrtcDestroyProgram, (Program **))
 
-#define MAX_KNOWN 64
-#define OLDEST    12 /* the first major version with what the templates and options use */
+#define MAX_KNOWN   64
+#define OLDEST      12 /* the first major version with what the templates and options use */
+#define OLDEST_ARCH (10 * CUDA_NEEDS)
 
 struct Nvrtc {
 #define F(name, args) int(*name) args;
@@ -177,11 +179,17 @@ const char **nvrtc_archs(Arena *a, const char *list, u32 *n)
                 if (*n == MAX_ARCH)
                         err(MOEC_USAGE, "target cuda:%s: more than %d architectures", list, MAX_ARCH);
                 arch[*n] = arena_strn(a, s, len);
-                if (!arch_number(arch[(*n)++], &ptx))
+                u32 v = arch_number(arch[(*n)++], &ptx);
+                if (!v)
                         err(MOEC_USAGE,
                                 "target cuda:%s: \"%.*s\" is no architecture; they look like sm_90a, sm_89 "
                                 "or compute_90",
                                 list, (int)len, s);
+                if (v < OLDEST_ARCH)
+                        err(MOEC_NO_DEVICE,
+                                "target cuda:%s: the kernels need sm_%d or newer; use --target cpu where the "
+                                "device is older",
+                                list, OLDEST_ARCH);
                 s += len;
                 if (!*s)
                         return arch;

@@ -1,5 +1,6 @@
 /* Libraries that pretend to be CUDA's: a test loads one by its path, and then tells it through `fake` how to
- * behave. */
+ * behave. A command is told by words in its environment, FAKE_CUDA="version=11080 fails=cuMemAlloc rc=2",
+ * FAKE_NVRTC="major=11". */
 #ifndef FAKE_H
 #define FAKE_H
 #include "runtime/driver.h"
@@ -11,6 +12,8 @@ typedef struct FakeCuda {
         const char *missing; /* a function that it lacks; NULL */
         const char *fails;   /* a function that returns `rc` from its (after + 1)-th call on; NULL */
         int after, rc;
+        int lost; /* the number of the call from which on all return `rc`; 0: none */
+        int calls;
         int live; /* things made and not destroyed yet */
         int graphs, launches, captured, programmatic;
 } FakeCuda;

@@ -86,6 +86,21 @@ static void no_architectures(void **state)
         }
 }
 
+static void too_old_for_the_kernels(void **state)
+{
+        static const char *const old[] = {"sm_75", "sm_90a,compute_70"};
+        for (size_t i = 0; i < COUNT(old); i++) {
+                Trap t;
+                u32 n;
+                if (TRAP(&t) == 0) {
+                        nvrtc_archs(*state, old[i], &n);
+                        fail_msg("%s is new enough", old[i]);
+                }
+                assert_int_equal(t.error.status, MOEC_NO_DEVICE);
+                assert_non_null(strstr(t.error.msg, "sm_80 or newer"));
+        }
+}
+
 static moec_status compile(const char *target, moec_compile_report *r, moec_error *e)
 {
         moec_options opt = {.target = target, .cache_dir = "off"};
@@ -129,7 +144,7 @@ static void too_much_shared_memory(void **state)
         moec_compile_report r;
         moec_error e;
         lib->shared = 100 << 10;
-        assert_int_equal(compile("cuda:sm_80,sm_90a,compute_75", &r, &e), MOEC_OK);
+        assert_int_equal(compile("cuda:sm_80,sm_90a,compute_80", &r, &e), MOEC_OK);
         lib->n_arch = 4;
         lib->arch[3] = 120;
         assert_int_equal(compile("cuda:sm_80,sm_120", &r, &e), MOEC_ERROR);
@@ -166,6 +181,7 @@ int main(void)
                 TEST(missing_or_old),
                 TEST(architectures),
                 TEST(no_architectures),
+                TEST(too_old_for_the_kernels),
                 TEST(whole_models),
                 TEST(too_much_shared_memory),
                 TEST(failures),
