@@ -48,8 +48,10 @@ typedef struct Place {
 
 static const char *what(const Place *p, const Touch *t)
 {
-        if (t->space)
-                return arena_fmt(p->arena, "state %u", t->space - 1);
+        if (t->space == TOUCH_INPUT)
+                return arena_fmt(p->arena, "input %llu", (unsigned long long)t->at);
+        if (t->space >= TOUCH_STATE)
+                return arena_fmt(p->arena, "state %u", t->space - TOUCH_STATE);
         return arena_fmt(p->arena, "value %u (bytes %llu to %llu of the arena)", t->value,
                 (unsigned long long)t->at, (unsigned long long)(t->at + t->bytes));
 }

@@ -5,8 +5,8 @@
  * (CUDA C++ Programming Guide, "Programmatic Dependent Launch and Synchronization"; PTX ISA,
  * "griddepcontrol"):
  *
- *   - launch i may start once every block of launch i - 1 has triggered (griddepcontrol.launch_dependents) or
- *     ended;
+ *   - launch i may start once every block of launch i - 1 has triggered (griddepcontrol.launch_dependents)
+ *     or ended;
  *   - its wait (griddepcontrol.wait) returns once launch i - 1 has ended and its writes can be seen. Every
  *     block of every launch waits before it ends, so then launches 0 .. i - 1 have all ended: what comes
  * after the wait is ordered after everything in front of it;
@@ -17,9 +17,11 @@
  *     launch i - 1, which waited for them, has seen their writes; if it triggers first, only those that had
  *     ended when launch i - 1 itself started;
  *   - a trigger hands on nothing of what its own launch wrote;
- *   - a phase's first launch has no such edge, and graphs follow one another on one stream: it starts after
- *     the step before has ended, whoever put weights, inputs and sizes in place. They are constant in a graph
- *     and not looked at here.
+ *   - what puts the step's inputs in place may be a launch of the same graph (the one that draws a token for
+ *     the step from the last step's logits): it stands in front of all others, and is looked at like them.
+ *     Weights and the step's sizes are in place before the graph starts and not looked at;
+ *   - graphs follow one another on one stream: the first launch of one starts after the last of the one
+ *     before it has ended.
  *
  * Checked beside that: every value is read while its bytes still hold it, and no result lies on an operand of
  * its own launch but where the operation may work in place. */
@@ -28,10 +30,13 @@
 #include "ir/util.h"
 #include "runtime/plan.h"
 
+/* The step's arena; its inputs, one a byte; and, + s, state s, which is one byte. */
+enum TouchSpace { TOUCH_ARENA, TOUCH_INPUT, TOUCH_STATE };
+
 /* What a launch reads or writes. */
 typedef struct Touch {
-        u32 space; /* 0: the step's arena; s + 1: state s, which is one piece: at 0, bytes 1 */
-        u32 value; /* which value of the graph is there; NO_VALUE: the state as the step found it */
+        u32 space; /* enum TouchSpace */
+        u32 value; /* which value of the graph is there; NO_VALUE: what the step found there */
         u64 at, bytes;
         bool write;
         bool early;    /* before the wait */

@@ -17,7 +17,7 @@ static void touch_value(Launch *l, Touch *room, const Graph *g, Ref r, Touch t)
 static void touch_state(Launch *l, Touch *room, const Graph *g, const Node *n, bool early)
 {
         Ref kv = in_get(n, S_kv);
-        Touch t = {.space = 1 + ref_idx(ref_state(g, kv)),
+        Touch t = {.space = TOUCH_STATE + ref_idx(ref_state(g, kv)),
                 .value = ref_kind(kv) == R_VAL ? ref_idx(kv) : NO_VALUE,
                 .bytes = 1,
                 .early = early,
@@ -28,6 +28,11 @@ static void touch_state(Launch *l, Touch *room, const Graph *g, const Node *n, b
                         t.value = n->out + k, t.early = false, t.write = true;
                         room[l->n_touch++] = t;
                 }
+}
+
+static Touch touch_input(u32 i, bool write)
+{
+        return (Touch){.space = TOUCH_INPUT, .value = i, .at = i, .bytes = 1, .write = write};
 }
 
 static const char *label(Arena *a, const Node *n)
@@ -51,9 +56,23 @@ static Launch launch_of(Arena *a, const Graph *g, u32 node, const Sel *s)
                         touch_state(&l, room, g, n, t.early);
                 else if (ref_kind(n->in[i].ref) == R_VAL)
                         touch_value(&l, room, g, n->in[i].ref, t);
+                else if (ref_kind(n->in[i].ref) == R_INPUT) {
+                        room[l.n_touch] = touch_input(ref_idx(n->in[i].ref), false);
+                        room[l.n_touch++].early = t.early;
+                }
         }
         for (u32 i = 0; i < n->nout; i++)
                 touch_value(&l, room, g, REF(R_VAL, n->out + i), (Touch){.write = true});
+        return l;
+}
+
+/* Whoever says what the step is of. */
+static Launch inputs(Arena *a)
+{
+        Touch *room = NEWN(a, Touch, N_INPUT);
+        Launch l = {.label = "the inputs", .touch = room};
+        for (u32 i = 0; i < N_INPUT; i++)
+                room[l.n_touch++] = touch_input(i, true);
         return l;
 }
 
@@ -70,8 +89,9 @@ static Launch results(Arena *a, const Graph *g)
 
 Launch *graph_launches(Arena *a, const Graph *g, const Sel *sel, u32 *n)
 {
-        Launch *l = NEWN(a, Launch, g->n_node + 1);
+        Launch *l = NEWN(a, Launch, g->n_node + 2);
         *n = 0;
+        l[(*n)++] = inputs(a);
         for (u32 i = 0; i < g->n_node; i++)
                 if (sel[i].key)
                         l[(*n)++] = launch_of(a, g, i, &sel[i]);
@@ -81,8 +101,9 @@ Launch *graph_launches(Arena *a, const Graph *g, const Sel *sel, u32 *n)
 
 void select_graph(Arena *a, const Graph *g, Target target, const Tab *tune, Sel *sel)
 {
-        Launch *l = NEWN(a, Launch, g->n_node);
-        u32 n = 0, by;
+        Launch *l = NEWN(a, Launch, g->n_node + 1);
+        u32 n = 1, by;
+        l[0] = inputs(a);
         for (u32 i = 0; i < g->n_node; i++) {
                 if (!select_node(a, g, i, target, tune, true, &sel[i]) || target != TARGET_cuda)
                         continue;

@@ -1,5 +1,6 @@
 /* NVRTC's absence, age and failures, and what is asked of it; the library is a fake. */
 #include "codegen/nvrtc.h"
+#include "runtime/plan.h"
 #include "tests/unit/fake_help.h"
 #include <stdlib.h>
 
@@ -101,6 +102,31 @@ static void too_old_for_the_kernels(void **state)
         }
 }
 
+/* When decode's launches let the next one start, and what they read before their own wait: of each label the
+ * first. */
+static void plan_says_what_is_early(const char *path)
+{
+        static const struct {
+                const char *label;
+                PlanTrigger trigger;
+                u32 early;
+        } all[] = {{"embed", PLAN_TRIGGER_none, 0}, {"blk.0.matmul", PLAN_TRIGGER_first, 0},
+                {"blk.0.attend", PLAN_TRIGGER_first, 1u << 2 | 1u << 3 | 1u << 4 | 1u << 5},
+                {"blk.0.experts_up", PLAN_TRIGGER_waited, 0},
+                {"blk.0.experts_down", PLAN_TRIGGER_first, 1u << 2}};
+        Plan *p;
+        moec_error e;
+        assert_int_equal(plan_open(path, 0, &p, &e), MOEC_OK);
+        for (size_t i = 0; i < COUNT(all); i++) {
+                const PlanLaunch *l = p->LAUNCH;
+                while (strcmp(plan_str(p, l->label), all[i].label) != 0)
+                        assert_true(++l < p->LAUNCH + p->PHASE[0].n_launch);
+                assert_int_equal(l->trigger, all[i].trigger);
+                assert_int_equal(l->early, all[i].early);
+        }
+        plan_close(p);
+}
+
 static moec_status compile(const char *target, moec_compile_report *r, moec_error *e)
 {
         moec_options opt = {.target = target, .cache_dir = "off"};
@@ -115,6 +141,7 @@ static moec_status compile(const char *target, moec_compile_report *r, moec_erro
                 moec_model *p;
                 assert_int_equal(moec_open(out, &opt, &p, e), MOEC_OK);
                 moec_close(p);
+                plan_says_what_is_early(out);
         }
         unlink(out);
         moec_close(m);

@@ -14,8 +14,6 @@
         "fold, dce, experts, qmatmul act=q8, fuse dup_norm fuse_kv route_max=4194304, layout split, order, " \
         "buffers"
 #define PREFILL "fold, dce, experts grouped, qmatmul act=q8, fuse quantize, layout split, order, buffers"
-#define ARENA   0u
-#define STATE   1u
 
 static int setup(void **state)
 {
@@ -50,8 +48,8 @@ static Chain *chain(Arena *a, const PlanTrigger *trigger, u32 n)
 {
         Chain *c = NEW(a, Chain);
         for (u32 i = 0; i < n; i++) {
-                c->touch[i][0] = (Touch){ARENA, i, 64 * i, 64, true, false, false};
-                c->touch[i][1] = (Touch){ARENA, i - 1, 64 * (i - 1), 64, false, false, false};
+                c->touch[i][0] = (Touch){TOUCH_ARENA, i, 64 * i, 64, true, false, false};
+                c->touch[i][1] = (Touch){TOUCH_ARENA, i - 1, 64 * (i - 1), 64, false, false, false};
                 c->launch[i] = (Launch){"a launch", trigger[i], c->touch[i], i ? 2 : 1};
         }
         return c;
@@ -88,7 +86,7 @@ static void early_reads(void **state)
                 assert_int_equal(schedule_ended(c->launch, last), all[i].ended);
                 has_fault(a, c->launch, all[i].n, NULL);
                 for (u32 v = 0; v < last; v++) {
-                        c->touch[last][2] = (Touch){ARENA, v, 64 * v, 64, false, true, false};
+                        c->touch[last][2] = (Touch){TOUCH_ARENA, v, 64 * v, 64, false, true, false};
                         c->launch[last].n_touch = 3;
                         has_fault(a, c->launch, all[i].n, v < all[i].ended ? NULL : "before its wait");
                 }
@@ -115,7 +113,7 @@ static void bytes_hold_what_is_read(void **state)
 {
         static const PlanTrigger none[8];
         Chain *c = chain(*state, none, 4);
-        c->touch[3][2] = (Touch){ARENA, 1, 64, 64, false, false, false};
+        c->touch[3][2] = (Touch){TOUCH_ARENA, 1, 64, 64, false, false, false};
         c->launch[3].n_touch = 3;
         has_fault(*state, c->launch, 4, NULL);
         c->touch[2][0].at = 127; /* one byte of value 1 */
@@ -125,7 +123,7 @@ static void bytes_hold_what_is_read(void **state)
                 "also reads value 1");
         c->touch[2][0].at = c->touch[3][1].at = 0;
         has_fault(*state, c->launch, 4, NULL); /* value 0 is done with */
-        c->touch[2][1] = (Touch){ARENA, 0, 0, 64, false, false, false};
+        c->touch[2][1] = (Touch){TOUCH_ARENA, 0, 0, 64, false, false, false};
         has_fault(*state, c->launch, 4, "also reads value 0");
         c->touch[2][1].in_place = true;
         has_fault(*state, c->launch, 4, NULL);
@@ -143,8 +141,8 @@ static void bytes_hold_what_is_read(void **state)
 
 static void states(void **state)
 {
-        static const Touch read = {STATE, NO_VALUE, 0, 1, false, true, true},
-                           write = {STATE, 5, 0, 1, true, false, false};
+        static const Touch read = {TOUCH_STATE, NO_VALUE, 0, 1, false, true, true},
+                           write = {TOUCH_STATE, 5, 0, 1, true, false, false};
         Touch t[4][2] = {{read, write}, {read}, {read}, {read}};
         Launch l[4];
         for (u32 i = 0; i < 4; i++)
@@ -157,7 +155,7 @@ static void states(void **state)
         has_fault(*state, l, 4, NULL);
         l[1].trigger = PLAN_TRIGGER_first;
         has_fault(*state, l, 4, "launch 2 (attend) reads state 0 before its wait");
-        t[2][0].space = t[3][0].space = STATE + 1; /* another layer's */
+        t[2][0].space = t[3][0].space = TOUCH_STATE + 1; /* another layer's */
         t[2][0].value = t[3][0].value = NO_VALUE;
         has_fault(*state, l, 4, NULL);
 }
@@ -216,8 +214,8 @@ static void models_pass(void **state)
 {
         static const struct {
                 const char *name;
-                u32 early; /* values and states that steps of one token read early */
-        } all[] = {{"qwen3moe", 2}, {"gpt-oss", 1}, {"deepseek2", 0}};
+                u32 early; /* inputs, values and states that steps of one token read early */
+        } all[] = {{"qwen3moe", 4}, {"gpt-oss", 3}, {"deepseek2", 0}};
         for (size_t i = 0; i < COUNT(all); i++) {
                 Real one = select_file(*state, all[i].name, DECODE, 1),
                      many = select_file(*state, all[i].name, PREFILL, 64);
@@ -255,7 +253,7 @@ static void move(const Real *r, u32 v, u64 to)
 {
         for (u32 i = 0; i < r->n; i++)
                 for (u32 k = 0; k < r->launch[i].n_touch; k++)
-                        if (touch(r, i, k)->space == ARENA && touch(r, i, k)->value == v)
+                        if (touch(r, i, k)->space == TOUCH_ARENA && touch(r, i, k)->value == v)
                                 touch(r, i, k)->at = to;
 }
 
@@ -302,6 +300,11 @@ static void every_early_read_is_found(void **state)
                         has_fault(*state, r.launch, r.n, "experts_down) reads value");
                         r.launch[i].trigger = PLAN_TRIGGER_waited;
                 }
+        /* so is the position, which a token drawn on the device has from a launch in front of the first */
+        r.launch[1].trigger = PLAN_TRIGGER_first;
+        has_fault(*state, r.launch, r.n,
+                "blk.0.attend) reads input 1 before its wait, when launch 0 (the inputs)");
+        r.launch[1].trigger = PLAN_TRIGGER_none;
         has_fault(*state, r.launch, r.n, NULL);
 }
 
