@@ -68,7 +68,8 @@ static void choose(Stages *s, bool compiled)
         Nvrtc *n;
         s->target = TARGET_cpu;
         if (device_arch(s->arena, arch, &e) != MOEC_OK)
-                s->why = "auto: no CUDA device";
+                s->why = arena_fmt(
+                        s->arena, "auto: %.*s", (int)MIN(strcspn(e.msg, ":;"), PLAN_WHY - 8), e.msg);
         else if (!compiled && nvrtc_open(s->arena, &paths, &n, &e) != MOEC_OK)
                 s->why = "auto: no NVRTC for the device";
         else {

@@ -165,7 +165,7 @@ typedef struct moec_timing {
         bool compiled; /* false: the plan came from the cache or the file */
         uint64_t weight_bytes, kv_bytes, scratch_bytes;
         int threads;
-        char target[64]; /* what was chosen, and for auto why */
+        char target[96]; /* what was chosen, and for auto why */
 } moec_timing;
 
 moec_status moec_load(const moec_model *model, const moec_options *opt, moec_context **ctx, moec_error *err);

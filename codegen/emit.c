@@ -14,6 +14,8 @@ struct Emit {
         EmitWeight *weight; /* in the plan's order */
         u64 wdata;
         u32 n_weight, cap_weight;
+        PlanUtil util[N_PLAN_ROLE];
+        u32 n_util;
         PlanWriter w;
 };
 
@@ -41,6 +43,11 @@ Emit *emit_new(Arena *a, const EmitIn *in)
         m->in = in;
         m->sel = NEWN(a, Sel *, in->n_phase);
         m->kern = NEWN(a, u32 *, in->n_phase);
+        for (u32 r = 0; r < N_PLAN_ROLE; r++) {
+                Sel s;
+                if (select_util(a, (PlanRole)r, in->kind, &s))
+                        m->util[m->n_util++] = (PlanUtil){r, key_index(m, s.key, s.threads)};
+        }
         for (u32 p = 0; p < in->n_phase; p++) {
                 const Graph *g = in->phase[p].g;
                 m->sel[p] = NEWN(a, Sel, g->n_node);
@@ -241,6 +248,8 @@ static void put_kernels(Emit *m, u32 each, const char *const source[])
                 buf_add(&m->w.section[PLAN_SOURCE], source[i], k.source_bytes);
                 plan_add(&m->w, PLAN_KERNEL, &k, sizeof k);
         }
+        for (u32 i = 0; i < m->n_util; i++)
+                plan_add(&m->w, PLAN_UTIL, &m->util[i], sizeof m->util[i]);
 }
 
 static void put_code(Emit *m, const Image *image, u32 n)

@@ -34,7 +34,7 @@ typedef struct EmitIn {
         bool embed; /* weights get places in WDATA */
 } EmitIn;
 
-/* Selects every node's kernel. key: the distinct ones, in order of first use. */
+/* Selects every node's kernel and the runtime's own. key: the distinct ones, in order of first use. */
 typedef struct Emit Emit;
 Emit *emit_new(Arena *a, const EmitIn *in);
 u32 emit_keys(const Emit *m, Key *const **key);

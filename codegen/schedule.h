@@ -9,7 +9,7 @@
  *     or ended;
  *   - its wait (griddepcontrol.wait) returns once launch i - 1 has ended and its writes can be seen. Every
  *     block of every launch waits before it ends, so then launches 0 .. i - 1 have all ended: what comes
- * after the wait is ordered after everything in front of it;
+ *     after the wait is ordered after everything in front of it;
  *   - nothing is written before the wait. So a launch overwrites only what all launches in front have done
  *     with, and what is read after the wait is whatever was written last;
  *   - what is read before the wait must not be touched by a launch that may still run. If launch i - 1
@@ -17,9 +17,9 @@
  *     launch i - 1, which waited for them, has seen their writes; if it triggers first, only those that had
  *     ended when launch i - 1 itself started;
  *   - a trigger hands on nothing of what its own launch wrote;
- *   - what puts the step's inputs in place may be a launch of the same graph (the one that draws a token for
- *     the step from the last step's logits): it stands in front of all others, and is looked at like them.
- *     Weights and the step's sizes are in place before the graph starts and not looked at;
+ *   - what puts the step's inputs in place may be a launch of the same graph (the one that draws a token
+ *     for the step from the last step's logits): it stands in front of all others, and is looked at like
+ *     them. Weights and the step's sizes are in place before the graph starts and not looked at;
  *   - graphs follow one another on one stream: the first launch of one starts after the last of the one
  *     before it has ended.
  *

@@ -35,6 +35,9 @@ typedef struct Sel {
         u32 threads;                /* of a block */
 } Sel;
 
+/* The kernel of that role, whose arguments the runtime gives. False: the target has none. */
+bool select_util(Arena *a, PlanRole role, Target target, Sel *s);
+
 /* tune: the target's table of codegen/tune.lua. early: whether the kernel may read ahead of its wait. False:
  * the node needs no kernel. */
 bool select_node(Arena *a, const Graph *g, u32 node, Target target, const Tab *tune, bool early, Sel *s);

@@ -153,11 +153,9 @@ static void grid_kv_append(Ctx *c)
 static void grid_attend(Ctx *c)
 {
         i64 heads = sel_state(c)->heads,
-            split = one_token(c) ? size(c, "SPLIT", 1, 64, clamp(128 / heads, 1, 32)) : 1;
-        if (c->one) {
-                split = (split + 7) / 8 * 8;
-                key_int(c->k, "EACH", size(c, "EACH", 1, 1024, 1));
-        }
+            split = one_token(c) ? size(c, "SPLIT", 1, 32, clamp(128 / heads, 1, 32)) : 1;
+        if (c->one)
+                key_int(c->k, "EACH", size(c, "EACH", 1, 1024, 4));
         key_int(c->k, "SPLIT", split);
         if (!c->one)
                 sel_grid(c, 0, DIM_n_tok, 1, 1);
@@ -168,8 +166,11 @@ static void grid_route(Ctx *c)
 {
         i64 split = has(c, S_w) ? size(c, "SPLIT", 1, 64, clamp(sel_tiles(sel_dim(c, S_w, 0), 8), 1, 32)) : 1;
         if (c->one) {
-                key_int(c->k, "SPLIT", 8);
-                sel_grid(c, 2, DIM_const, 8, 1);
+                i64 cluster = size(c, "CLUSTER", 1, 8, 8);
+                split = size(c, "SPLIT", 1, 128, cluster);
+                key_int(c->k, "CLUSTER", cluster);
+                key_int(c->k, "SPLIT", split);
+                sel_grid(c, 2, DIM_const, split, 1);
                 return;
         }
         key_int(c->k, "SPLIT", split);

@@ -7,8 +7,7 @@
 #include "codegen/select_part.h"
 
 #define PROCESSORS 132 /* of the largest of today's devices but one; fewer take a second wave */
-#define WARPS      16
-#define CLUSTER    8
+#define WARPS      16 /* of a block; of experts_down half: two blocks share a processor */
 #define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
 
 static bool has(const Ctx *c, Slot s)
@@ -24,10 +23,10 @@ static i64 row_bytes(const Ctx *c, Ref w)
 }
 
 /* A warp's rows and the activations of n values. */
-static bool fits(const Ctx *c, i64 rows, i64 n)
+static bool fits(const Ctx *c, i64 warps, i64 rows, i64 n)
 {
         bool q8 = attr_i(c->n, A_act) == ACT_q8;
-        return rows > 0 && WARPS * rows + n * (q8 ? 3 : 8) / 2 + 4096 <= ROOM;
+        return rows > 0 && warps * rows + n * (q8 ? 3 : 8) / 2 + 4096 <= ROOM;
 }
 
 static bool matmul_fits(const Ctx *c)
@@ -35,18 +34,18 @@ static bool matmul_fits(const Ctx *c)
         i64 most = 0;
         for (u32 i = 0; i < c->n->nout; i++)
                 most = MAX(most, row_bytes(c, in_nth(c->n, S_w, i)));
-        return sel_type(c, S_x).dim[0].sym != DIM_const && fits(c, most, sel_last(c, S_x));
+        return sel_type(c, S_x).dim[0].sym != DIM_const && fits(c, WARPS, most, sel_last(c, S_x));
 }
 static bool experts_up_fits(const Ctx *c)
 {
-        return fits(c, row_bytes(c, in_get(c->n, S_gate)) + row_bytes(c, in_get(c->n, S_up)),
+        return fits(c, WARPS, row_bytes(c, in_get(c->n, S_gate)) + row_bytes(c, in_get(c->n, S_up)),
                 sel_dim(c, S_gate, 2));
 }
 static bool experts_down_fits(const Ctx *c)
 {
         i64 slots = sel_last(c, S_route);
         return slots <= 32 &&
-               fits(c, slots * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
+               fits(c, WARPS / 2, slots * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
 }
 static bool route_fits(const Ctx *c)
 {
@@ -90,14 +89,14 @@ static i64 blocks_of(const Ctx *c, i64 rpb)
 }
 
 /* The fewest rows a block with which the launch is one wave. */
-static i64 rows_in_a_wave(const Ctx *c)
+static i64 rows_in_a_wave(const Ctx *c, i64 blocks)
 {
         i64 least = 1, most = 1;
-        while (blocks_of(c, most) > PROCESSORS)
+        while (blocks_of(c, most) > blocks)
                 most *= 2;
         while (least < most) {
                 i64 mid = (least + most) / 2;
-                if (blocks_of(c, mid) > PROCESSORS)
+                if (blocks_of(c, mid) > blocks)
                         least = mid + 1;
                 else
                         most = mid;
@@ -114,14 +113,12 @@ static i64 columns_in_a_wave(const Ctx *c)
 
 void one_begin(Ctx *c)
 {
-        bool attend = c->n->op == OP_attend;
+        bool attend = c->n->op == OP_attend, down = c->n->op == OP_experts_down;
         c->k->op = arena_fmt(c->k->arena, "%s_one", c->k->op);
-        c->s->threads = attend ? 128 : 32 * WARPS;
-        c->rows = c->n->op == OP_route ? 0 : rows_in_a_wave(c);
+        c->s->threads = attend || down ? 256 : 32 * WARPS;
+        c->rows = c->n->op == OP_route ? 0 : rows_in_a_wave(c, down ? 2 * PROCESSORS : PROCESSORS);
         if (c->n->op == OP_experts_up)
                 c->cols = columns_in_a_wave(c);
-        if (attend || c->n->op == OP_route)
-                key_int(c->k, "CLUSTER", CLUSTER);
-        else
-                key_int(c->k, "BLOCKS", 2);
+        if (c->n->op != OP_route)
+                key_int(c->k, "BLOCKS", down ? 4 : 2);
 }

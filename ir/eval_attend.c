@@ -190,4 +190,6 @@ void eval_attend(Eval *e, const Node *n)
                         attend_head(&h, acc, y + (r * heads + i) * dv);
                 }
         }
+        if (attr_i(n, A_out) == ACT_q8)
+                ev_round_in(e, y, rows * heads * dv, heads * dv, true);
 }

@@ -280,6 +280,23 @@ static void quantize_build(Fuse *f, u32 n, u32 from)
         }
 }
 
+/* ---- attend rounds for the product behind it ---- */
+
+static bool round_attend_guard(const Fuse *f, u32 n, u32 attend)
+{
+        i64 w = width(f, operand(f, n, S_x));
+        return f->opt->round_attend && rounds(f, n, operand(f, n, S_x)) &&
+               operand(f, n, S_x) == result(f, attend) && attr_i(node_of(f, attend), A_out) == ACT_f32 &&
+               w / attr_i(node_of(f, attend), A_heads) % Q8_BLOCK == 0;
+}
+
+static void round_attend_build(Fuse *f, u32 n, u32 attend)
+{
+        node_int(f->g, attend, A_out, ACT_q8);
+        rw_done(f->r, attend);
+        rw_done(f->r, n);
+}
+
 /* ---- norms and rotation by head, into attend and kv_append ---- */
 
 static const Attr rope_attr[] = {
@@ -416,6 +433,7 @@ static const struct {
         {"quantize_headmul", OP_headmul, S_x, ANY, SHARED, quantize_guard, quantize_build},
         {"quantize_experts", OP_experts, S_x, ANY, SHARED, quantize_guard, quantize_build},
         {"quantize_experts_up", OP_experts_up, S_x, ANY, SHARED, quantize_guard, quantize_build},
+        {"round_attend", OP_matmul, S_x, OP_attend, SOLE, round_attend_guard, round_attend_build},
         {"norm_quantize", OP_quantize, S_x, OP_rmsnorm, SHARED, norm_quantize_guard, norm_build},
         {"res_matmul", OP_add, S_a, OP_matmul, SOLE, res_guard, res_build},
         {"res_matmul", OP_add, S_b, OP_matmul, SOLE, res_guard, res_build},

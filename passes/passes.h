@@ -23,6 +23,7 @@
  *   grouped    the experts' work is grouped by expert: for steps of many tokens
  *   dup_norm   a norm is redone by each of its consumers, if that makes its value unnecessary
  *   quantize   activations are rounded by a node of their own, not by each product again
+ *   round_attend  attend rounds its result where a product alone takes it and would
  *   fuse_kv    attend appends keys and values itself
  *   route_max  route does the router's product itself, up to that many weights
  *   panel      matrices are stored as panels (runtime/pack.h)
@@ -33,6 +34,7 @@
         O(grouped, 1, experts)                                                                               \
         O(dup_norm, 1, fuse)                                                                                 \
         O(quantize, 1, fuse)                                                                                 \
+        O(round_attend, 1, fuse)                                                                             \
         O(fuse_kv, 1, fuse)                                                                                  \
         O(route_max, UINT32_MAX, fuse)                                                                       \
         O(panel, 1, layout)                                                                                  \

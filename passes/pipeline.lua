@@ -25,7 +25,7 @@ return {
                         name = "decode", max_tok = 1, max_out = 1,
                         passes = {
                                 "fold", "dce", "experts", "qmatmul",
-                                "fuse dup_norm fuse_kv route_max=4194304",
+                                "fuse dup_norm fuse_kv round_attend route_max=4194304",
                                 "layout split", "order", "buffers",
                         },
                 },

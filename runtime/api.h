@@ -6,7 +6,7 @@
 #include "runtime/kv.h"
 #include "runtime/token.h"
 
-#define PLAN_WHY 32
+#define PLAN_WHY 48
 
 /* An opened file. moec.c makes its own (zeroed, malloc'ed); moec_close frees every member, front through
  * close_front. */

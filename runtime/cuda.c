@@ -6,10 +6,6 @@
 #include <string.h>
 #include "runtime/isa.h"
 
-#define WEIGHT_START 256           /* alignment of a weight on the device */
-#define CHUNK        (32ull << 20) /* bytes of a pinned buffer */
-#define N_CHUNK      2
-
 /* ---- device ---- */
 
 static moec_status take_device(CudaRt *c, moec_error *e)
@@ -161,8 +157,23 @@ static moec_status load_code(CudaRt *c, moec_error *e)
         return MOEC_OK;
 }
 
+int cuda_util(const CudaRt *c, PlanRole role, CuStream *stream, u64 threads, const u64 *arg, u32 n_arg)
+{
+        u32 k = plan_util(c->rt.plan, role), each = c->rt.plan->KERNEL[k].threads;
+        u64 args[CUDA_MAX_ARG + 1];
+        void *param = args;
+        CuLaunch how = {.grid = {(u32)((threads + each - 1) / each), 1, 1},
+                .block = {each, 1, 1},
+                .smem = c->shared[k],
+                .stream = stream};
+        memcpy(args, arg, n_arg * sizeof *arg);
+        args[n_arg] = c->dim;
+        return c->d->cuLaunchKernelEx(&how, c->kernel[k], &param, NULL);
+}
+
 /* ---- memory ---- */
 
+/* Grids; arguments and threads are as plan_open lets them be. */
 static moec_status check_launches(const CudaRt *c, moec_error *e)
 {
         const Plan *p = c->rt.plan;
@@ -171,12 +182,6 @@ static moec_status check_launches(const CudaRt *c, moec_error *e)
                 const u32 size[N_PLAN_DIM] = {1, f->max_tok, f->max_out, c->rt.n_seq, c->rt.n_ctx};
                 for (u32 j = f->launch; j < f->launch + f->n_launch; j++) {
                         const PlanLaunch *l = &p->LAUNCH[j];
-                        u32 threads = p->KERNEL[l->kernel].threads;
-                        if (l->n_arg > CUDA_MAX_ARG || threads < 1 || threads > 1024)
-                                return fail(e, MOEC_DAMAGED,
-                                        "launch %s: %u arguments and blocks of %u threads; compile the plan "
-                                        "again",
-                                        plan_str(p, l->label), l->n_arg, threads);
                         for (u32 axis = 0; axis < 3; axis++)
                                 if (((u64)l->mul[axis] * size[l->dim[axis]] + l->div[axis] - 1) /
                                                 l->div[axis] >
@@ -189,9 +194,16 @@ static moec_status check_launches(const CudaRt *c, moec_error *e)
         return MOEC_OK;
 }
 
-static u64 weight_room(const PlanWeight *w)
+#define SMALLEST 256          /* bytes of an allocation */
+#define ROUNDED  (2ull << 20) /* to what the device may round one up */
+#define N_ALLOC  9 /* with those that weights are loaded through; one is for the gaps between weights */
+
+static u64 weights_room(const Plan *p)
 {
-        return (w->dst_bytes + WEIGHT_START - 1) & ~(u64)(WEIGHT_START - 1);
+        u64 n = 0;
+        for (u64 i = 0; i < plan_count(p, PLAN_WEIGHT); i++)
+                n += cuda_weight_room(&p->WEIGHT[i]);
+        return n;
 }
 
 static moec_status check_memory(CudaRt *c, moec_error *e)
@@ -201,12 +213,14 @@ static moec_status check_memory(CudaRt *c, moec_error *e)
         moec_status st =
                 driver_check(c->d, c->d->cuMemGetInfo(&free_bytes, &total), "asking for its memory", e);
         snprintf(who, sizeof who, "the device (%.100s)", c->device.name);
-        return st == MOEC_OK ? rt_check_memory(&c->rt, (Memory){free_bytes, who}, e) : st;
+        return st == MOEC_OK ? rt_check_memory(&c->rt, (Memory){free_bytes, who},
+                                       cuda_load_room() + N_ALLOC * ROUNDED, e)
+                             : st;
 }
 
 static moec_status allocate(CudaRt *c, CuPtr *p, u64 bytes, bool clear, const char *what, moec_error *e)
 {
-        int rc = c->d->cuMemAlloc(p, MAX(bytes, WEIGHT_START));
+        int rc = c->d->cuMemAlloc(p, MAX(bytes, SMALLEST));
         if (rc == CU_OK && clear && bytes)
                 rc = c->d->cuMemsetD8Async(*p, 0, bytes, c->stream);
         return driver_check(c->d, rc, what, e);
@@ -215,14 +229,12 @@ static moec_status allocate(CudaRt *c, CuPtr *p, u64 bytes, bool clear, const ch
 static moec_status alloc_memory(CudaRt *c, moec_error *e)
 {
         const Plan *p = c->rt.plan;
-        u64 weights = 0, rows = 0, stride = rt_round(4ull * c->rt.max_tok);
+        u64 rows = 0, stride = rt_round(4ull * c->rt.max_tok);
         moec_status st;
-        for (u64 i = 0; i < plan_count(p, PLAN_WEIGHT); i++)
-                weights += weight_room(&p->WEIGHT[i]);
         for (u64 i = 0; i < plan_count(p, PLAN_PHASE); i++)
                 rows = MAX(rows, p->PHASE[i].max_out);
         c->input_bytes = PLAN_ALIGN + N_PLAN_INPUT * stride;
-        if ((st = allocate(c, &c->weights, weights, false, "weights", e)) != MOEC_OK ||
+        if ((st = allocate(c, &c->weights, weights_room(p), false, "weights", e)) != MOEC_OK ||
                 (st = allocate(c, &c->kv, c->rt.mem.kv, true, "the KV cache", e)) != MOEC_OK ||
                 (st = allocate(c, &c->arena, p->META->arena_bytes, true, "scratch", e)) != MOEC_OK ||
                 (st = allocate(c, &c->dim, c->input_bytes, true, "inputs", e)) != MOEC_OK)
@@ -254,109 +266,10 @@ static moec_status resolve_args(CudaRt *c, moec_error *e)
         RtPlaces places = {.arena = c->arena, .kv = c->kv, .weight = weight};
         for (u64 i = 0; i < N_PLAN_INPUT; i++)
                 places.input[i] = c->dim + PLAN_ALIGN + i * rt_round(4ull * c->rt.max_tok);
-        for (u64 i = 0; i < n_weight; at += weight_room(&p->WEIGHT[i++]))
+        for (u64 i = 0; i < n_weight; at += cuda_weight_room(&p->WEIGHT[i++]))
                 weight[i] = at;
         moec_status st = rt_resolve(&c->rt, &places, c->arg, e);
         free(weight);
-        return st;
-}
-
-/* ---- weights ---- */
-
-/* Pinned buffers, filled in turns: one is sent while the next is packed. */
-typedef struct Stream {
-        u8 *buffer[N_CHUNK];
-        CuEvent *sent[N_CHUNK];
-        u64 bytes[N_CHUNK]; /* in the buffer */
-        u32 turn;
-        CuPtr at; /* where the buffer's first byte goes */
-} Stream;
-
-static moec_status stream_send(CudaRt *c, Stream *s, moec_error *e)
-{
-        u32 t = s->turn;
-        if (!s->bytes[t])
-                return MOEC_OK;
-        int rc = c->d->cuMemcpyHtoDAsync(s->at, s->buffer[t], s->bytes[t], c->stream);
-        if (rc == CU_OK)
-                rc = c->d->cuEventRecord(s->sent[t], c->stream);
-        s->at += s->bytes[t];
-        s->turn = (t + 1) % N_CHUNK;
-        if (rc == CU_OK)
-                rc = c->d->cuEventSynchronize(s->sent[s->turn]);
-        s->bytes[s->turn] = 0;
-        return driver_check(c->d, rc, "sending weights", e);
-}
-
-static moec_status send_weight(CudaRt *c, Stream *s, u64 i, moec_error *e)
-{
-        const PlanWeight *w = &c->rt.plan->WEIGHT[i];
-        u64 n = weights_n_rows(w), row = w->dst_bytes / n;
-        moec_status st = MOEC_OK;
-        if (row > CHUNK)
-                return fail(e, MOEC_UNSUPPORTED, "weight %s has rows of more than %llu bytes",
-                        plan_str(c->rt.plan, w->name), CHUNK);
-        for (u64 at = 0; st == MOEC_OK && at < n;) {
-                u64 fits = (CHUNK - s->bytes[s->turn]) / row, now = MIN(fits, n - at);
-                if (now)
-                        st = weights_rows(&c->rt.weights, i, at, now, s->buffer[s->turn] + s->bytes[s->turn],
-                                c->rt.pool, e);
-                at += now;
-                s->bytes[s->turn] += now * row;
-                if (st == MOEC_OK && at < n)
-                        st = stream_send(c, s, e);
-        }
-        weights_forget(&c->rt.weights, i);
-        u64 pad = weight_room(w) - w->dst_bytes;
-        if (st == MOEC_OK && s->bytes[s->turn] + pad > CHUNK)
-                st = stream_send(c, s, e);
-        memset(s->buffer[s->turn] + s->bytes[s->turn], 0, pad);
-        s->bytes[s->turn] += pad;
-        return st;
-}
-
-static moec_status send_all(CudaRt *c, Stream *s, moec_error *e)
-{
-        u64 n = plan_count(c->rt.plan, PLAN_WEIGHT), told = 0, at = 0;
-        moec_status st = MOEC_OK;
-        for (u64 i = 0; st == MOEC_OK && i < n; i++) {
-                st = send_weight(c, s, i, e);
-                at += c->rt.plan->WEIGHT[i].dst_bytes;
-                if (st == MOEC_OK && c->rt.progress && (at - told > 64u << 20 || i + 1 == n)) {
-                        told = at;
-                        if (!c->rt.progress(c->rt.user, "loading", at, c->rt.mem.weights))
-                                return fail(e, MOEC_INTERRUPTED, "stopped while loading weights");
-                }
-        }
-        if (st == MOEC_OK)
-                st = stream_send(c, s, e);
-        return st;
-}
-
-static moec_status load_weights(CudaRt *c, moec_error *e)
-{
-        const Driver *d = c->d;
-        Stream s = {.at = c->weights};
-        int rc = CU_OK;
-        for (u32 i = 0; rc == CU_OK && i < N_CHUNK; i++) {
-                void *p = NULL;
-                rc = d->cuMemHostAlloc(&p, CHUNK, 0);
-                s.buffer[i] = p;
-                if (rc == CU_OK)
-                        rc = d->cuEventCreate(&s.sent[i], 0);
-        }
-        moec_status st = driver_check(d, rc, "pinned memory to load weights through", e);
-        if (st == MOEC_OK)
-                st = send_all(c, &s, e);
-        rc = d->cuStreamSynchronize(c->stream);
-        if (st == MOEC_OK)
-                st = driver_check(d, rc, "sending weights", e);
-        for (u32 i = 0; i < N_CHUNK; i++) {
-                if (s.sent[i])
-                        d->cuEventDestroy(s.sent[i]);
-                if (s.buffer[i])
-                        d->cuMemFreeHost(s.buffer[i]);
-        }
         return st;
 }
 
@@ -372,7 +285,7 @@ moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e)
         if ((st = load_code(c, e)) != MOEC_OK || (st = check_memory(c, e)) != MOEC_OK ||
                 (st = alloc_memory(c, e)) != MOEC_OK)
                 return st;
-        if ((st = load_weights(c, e)) != MOEC_OK)
+        if ((st = cuda_load_weights(c, e)) != MOEC_OK)
                 return st;
         return resolve_args(c, e);
 }

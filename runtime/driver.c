@@ -62,7 +62,9 @@ moec_status driver_open(const char *library, Driver **out, moec_error *e)
         *out = NULL;
         void *h = dlopen(library ? library : LIBRARY, RTLD_NOW | RTLD_LOCAL);
         if (!h)
-                return fail(e, MOEC_NO_DEVICE, "there is no CUDA driver here: %.300s", dlerror());
+                return fail(e, MOEC_NO_DEVICE,
+                        "there is no CUDA driver here: %.300s; install NVIDIA's, or use --target cpu",
+                        dlerror());
         Driver *d = calloc(1, sizeof *d);
         if (!d)
                 return fail(e, MOEC_NO_MEMORY, "out of memory loading the CUDA driver");

@@ -11,19 +11,19 @@ u64 rt_round(u64 n)
 }
 
 /* Bytes of one of a state's planes; its start in the cache is a multiple of PLAN_ALIGN. */
-static bool plane_bytes(const Rt *rt, u32 heads, u32 width, u32 type, u64 *bytes)
+static bool plane_bytes(const Rt *rt, u32 n_ctx, u32 heads, u32 width, u32 type, u64 *bytes)
 {
         u64 n = (u64)heads * width * dtype_info[type].bytes;
-        return mul_u64(n, rt->n_ctx, &n) && mul_u64(n, rt->n_seq, &n) && align_u64(n, PLAN_ALIGN, bytes);
+        return mul_u64(n, n_ctx, &n) && mul_u64(n, rt->n_seq, &n) && align_u64(n, PLAN_ALIGN, bytes);
 }
 
-static bool kv_bytes(const Rt *rt, u64 *bytes)
+static bool kv_bytes(const Rt *rt, u32 n_ctx, u64 *bytes)
 {
         u64 sum = 0, k, v;
         for (u64 i = 0; i < plan_count(rt->plan, PLAN_STATE); i++) {
                 const PlanState *s = &rt->plan->STATE[i];
-                if (!plane_bytes(rt, s->heads, s->dk, s->ktype, &k) ||
-                        !plane_bytes(rt, s->heads, s->dv, s->vtype, &v) || !add_u64(sum, k, &sum) ||
+                if (!plane_bytes(rt, n_ctx, s->heads, s->dk, s->ktype, &k) ||
+                        !plane_bytes(rt, n_ctx, s->heads, s->dv, s->vtype, &v) || !add_u64(sum, k, &sum) ||
                         !add_u64(sum, v, &sum))
                         return false;
         }
@@ -42,31 +42,44 @@ const char *rt_human(u64 n, char out[32])
         return out;
 }
 
-/* Says what was to be loaded, and how long a context could be. per: bytes of one position of all sequences.
- */
-static moec_status no_room(const Rt *rt, Memory m, u64 rest, u64 per, moec_error *e)
+/* The longest context whose KV cache is no larger; that asked for is larger. */
+static u32 longest(const Rt *rt, u64 bytes)
 {
-        char w[32], k[32], s[32], all[32], have[32], hint[96];
-        u64 fits = rest < m.bytes && per ? (m.bytes - rest) / per : 0;
-        if (fits)
-                snprintf(hint, sizeof hint, "the longest context that fits is %llu (-c %llu)",
-                        (unsigned long long)fits, (unsigned long long)fits);
-        else
-                snprintf(hint, sizeof hint, "no context is short enough");
-        return fail(e, MOEC_NO_MEMORY,
-                "does not fit memory: weights %s + KV cache %s (context %u x %u sequence%s) + scratch %s = "
-                "%s, but %s allows %s; "
-                "%s",
-                rt_human(rt->mem.weights, w), rt_human(rt->mem.kv, k), rt->n_ctx, rt->n_seq,
-                rt->n_seq == 1 ? "" : "s", rt_human(rt->mem.scratch, s), rt_human(rest + rt->mem.kv, all),
-                m.who, rt_human(m.bytes, have), hint);
+        u32 fits = 0, over = rt->n_ctx;
+        while (over - fits > 1) {
+                u32 mid = fits + (over - fits) / 2;
+                u64 kv;
+                if (kv_bytes(rt, mid, &kv) && kv <= bytes)
+                        fits = mid;
+                else
+                        over = mid;
+        }
+        return fits;
 }
 
-moec_status rt_check_memory(Rt *rt, Memory m, moec_error *e)
+/* Says what was to be loaded, and how long a context could be. rest: bytes beside the KV cache. */
+static moec_status no_room(const Rt *rt, Memory m, u64 rest, moec_error *e)
+{
+        char w[32], k[32], s[32], o[32], all[32], have[32], other[64] = "", hint[96] = "";
+        u32 fits = rest < m.bytes ? longest(rt, m.bytes - rest) : 0;
+        if (rt->mem.other)
+                snprintf(other, sizeof other, " + other buffers %s", rt_human(rt->mem.other, o));
+        if (fits)
+                snprintf(hint, sizeof hint, "the longest context that fits is %u (-c %u)", fits, fits);
+        return fail(e, MOEC_NO_MEMORY,
+                "does not fit memory: weights %s + KV cache %s (context %u x %u sequence%s) + scratch %s%s = "
+                "%s, but %s allows %s; %s",
+                rt_human(rt->mem.weights, w), rt_human(rt->mem.kv, k), rt->n_ctx, rt->n_seq,
+                rt->n_seq == 1 ? "" : "s", rt_human(rt->mem.scratch, s), other,
+                rt_human(rest + rt->mem.kv, all), m.who, rt_human(m.bytes, have),
+                fits ? hint : "no context is short enough");
+}
+
+moec_status rt_check_memory(Rt *rt, Memory m, u64 other, moec_error *e)
 {
         const Plan *p = rt->plan;
         u64 sum = 0;
-        if (!kv_bytes(rt, &rt->mem.kv))
+        if (!kv_bytes(rt, rt->n_ctx, &rt->mem.kv))
                 return fail(e, MOEC_NO_MEMORY,
                         "a KV cache of %u positions x %u sequences has more than 2^64 bytes", rt->n_ctx,
                         rt->n_seq);
@@ -75,12 +88,14 @@ moec_status rt_check_memory(Rt *rt, Memory m, moec_error *e)
                         return fail(e, MOEC_NO_MEMORY, "the weights need more than 2^64 bytes");
         rt->mem.weights = sum;
         rt->mem.scratch = p->META->arena_bytes + N_PLAN_INPUT * rt_round(4ull * rt->max_tok);
+        rt->mem.other = other;
         u64 rest, all;
-        if (!add_u64(rt->mem.weights, rt->mem.scratch, &rest) || !add_u64(rest, rt->mem.kv, &all))
+        if (!add_u64(rt->mem.weights, rt->mem.scratch, &rest) || !add_u64(rest, other, &rest) ||
+                !add_u64(rest, rt->mem.kv, &all))
                 return fail(e, MOEC_NO_MEMORY, "the model needs more than 2^64 bytes");
         if (all <= m.bytes)
                 return MOEC_OK;
-        return no_room(rt, m, rest, rt->mem.kv / rt->n_ctx, e);
+        return no_room(rt, m, rest, e);
 }
 
 /* ---- loading ---- */
@@ -91,8 +106,8 @@ static void find_planes(const Rt *rt, u64 at, u64 *k, u64 *v)
         for (u64 i = 0; i < plan_count(rt->plan, PLAN_STATE); i++) {
                 const PlanState *s = &rt->plan->STATE[i];
                 u64 kb = 0, vb = 0;
-                plane_bytes(rt, s->heads, s->dk, s->ktype, &kb);
-                plane_bytes(rt, s->heads, s->dv, s->vtype, &vb);
+                plane_bytes(rt, rt->n_ctx, s->heads, s->dk, s->ktype, &kb);
+                plane_bytes(rt, rt->n_ctx, s->heads, s->dv, s->vtype, &vb);
                 k[i] = at;
                 v[i] = at + kb;
                 at += kb + vb;

@@ -16,7 +16,7 @@ typedef struct Batch {
 } Batch;
 
 typedef struct RtMemory {
-        u64 weights, kv, scratch; /* bytes */
+        u64 weights, kv, scratch, other; /* bytes; other: the target's own, some only while it loads */
 } RtMemory;
 
 /* plan outlives the Rt. n_ctx, n_seq: how long and how many sequences the KV cache holds. opt: threads,

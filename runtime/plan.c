@@ -10,13 +10,15 @@ _Static_assert(sizeof(PlanHead) == 56 + 16 * N_PLAN_SECTION, "PlanHead");
 _Static_assert(sizeof(PlanMeta) == 112 && sizeof(PlanKernel) == 40 && sizeof(PlanImage) == 24, "no padding");
 _Static_assert(sizeof(PlanPhase) == 40 && sizeof(PlanLaunch) == 88 && sizeof(PlanArg) == 16, "no padding");
 _Static_assert(sizeof(PlanWeight) == 88 && sizeof(PlanState) == 24 && sizeof(PlanPart) == 40, "no padding");
+_Static_assert(sizeof(PlanUtil) == 8, "no padding");
 
-#define MAX_TOK   (1u << 20) /* of one step: what inputs are sized by */
-#define MAX_VOCAB (1u << 24)
-#define MAX_BYTES (1ull << 46) /* of the arena */
-#define MAX_HEAD  (1u << 16)   /* heads, and values of one */
-#define MAX_PHASE 64u
-#define MAX_ARG   64u
+#define MAX_TOK    (1u << 20) /* of one step: what inputs are sized by */
+#define MAX_VOCAB  (1u << 24)
+#define MAX_BYTES  (1ull << 46) /* of the arena */
+#define MAX_HEAD   (1u << 16)   /* heads, and values of one */
+#define MAX_PHASE  64u
+#define MAX_THREAD 1024u /* that any device has in a block */
+#define MAX_ARG    64u
 
 typedef struct Section {
         const char *name;
@@ -56,6 +58,9 @@ static const Rule rules[] = {
         {AT(META, PlanMeta, ctv), RANGE, D_f32, D_f16},
         {AT(KERNEL, PlanKernel, name), STRING, 0, 0},
         {AT(KERNEL, PlanKernel, key), STRING, 0, 0},
+        {AT(KERNEL, PlanKernel, threads), RANGE, 1, MAX_THREAD},
+        {AT(UTIL, PlanUtil, role), RANGE, 0, N_PLAN_ROLE - 1},
+        {AT(UTIL, PlanUtil, kernel), INDEX, PLAN_KERNEL, 0},
         {AT(PHASE, PlanPhase, name), STRING, 0, 0},
         {AT(PHASE, PlanPhase, max_tok), RANGE, 1, MAX_TOK},
         {AT(PHASE, PlanPhase, max_out), RANGE, 1, MAX_TOK},
@@ -208,6 +213,14 @@ u64 plan_images(const Plan *p, const PlanImage **image)
 {
         *image = (const PlanImage *)(const void *)(p->CODE + sizeof(u64));
         return plan_count(p, PLAN_CODE) ? *(const u64 *)(const void *)p->CODE : 0;
+}
+
+u32 plan_util(const Plan *p, PlanRole role)
+{
+        for (u64 i = 0; i < plan_count(p, PLAN_UTIL); i++)
+                if (p->UTIL[i].role == role)
+                        return p->UTIL[i].kernel;
+        return UINT32_MAX;
 }
 
 static moec_status exam_images(const Exam *x)

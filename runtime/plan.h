@@ -14,7 +14,7 @@
 #include "ir/types.h"
 
 #define PLAN_MAGIC   "MOECPLAN"
-#define PLAN_VERSION 1
+#define PLAN_VERSION 2
 #define PLAN_ALIGN   64
 #define PLAN_PAGE    4096 /* alignment of WDATA */
 
@@ -25,6 +25,7 @@
         X(STR, char)                                                                                         \
         X(META, PlanMeta)                                                                                    \
         X(KERNEL, PlanKernel)                                                                                \
+        X(UTIL, PlanUtil)                                                                                    \
         X(PHASE, PlanPhase)                                                                                  \
         X(LAUNCH, PlanLaunch)                                                                                \
         X(ARG, PlanArg)                                                                                      \
@@ -83,6 +84,22 @@ typedef struct PlanKernel {
         u32 flags;                /* target's own */
         u64 source, source_bytes; /* in SOURCE: the expanded text */
 } PlanKernel;
+
+/* Kernels that no launch names: the runtime calls them by their role. X(role), which is their template's name
+ * too; that says what they do with which arguments. */
+#define PLAN_ROLES(X)                                                                                        \
+        X(repack) /* rows of a weight from the file's layout to split */                                     \
+        X(random) /* random blocks of a weight, as the file would have them */
+
+typedef enum PlanRole {
+#define X(name) PLAN_##name,
+        PLAN_ROLES(X)
+#undef X
+                N_PLAN_ROLE
+} PlanRole;
+typedef struct PlanUtil {
+        u32 role, kernel;
+} PlanUtil;
 
 /* CODE begins with u64 count, then count PlanImages, then their bytes. */
 typedef struct PlanImage {
@@ -200,6 +217,7 @@ static inline u64 plan_count(const Plan *p, PlanSection s)
         return p->head->section[s].count;
 }
 u64 plan_images(const Plan *p, const PlanImage **image);
+u32 plan_util(const Plan *p, PlanRole role); /* its kernel; UINT32_MAX: the plan has none */
 /* wdata_checksum's definition: hash_mix over pieces of 1 MiB, from zero. Continues h; n a multiple of that
  * but for the end. */
 Hash plan_wdata_hash(Hash h, const void *p, u64 n);

@@ -1,6 +1,7 @@
 #include "runtime/weights.h"
 #include "runtime/memory.h"
 #include "runtime/pack.h"
+#include "runtime/piece.h"
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -121,41 +122,6 @@ void weights_close(Weights *w)
         *w = (Weights){0};
 }
 
-/* ---- random weights ---- */
-
-static u64 next_random(u64 *s)
-{
-        u64 z = *s += 0x9e3779b97f4a7c15u; /* SplitMix64: Steele, Lea, Flood 2014 */
-        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-        return z ^ z >> 31;
-}
-
-/* Blocks whose values are finite and small. Two-byte fields of a quantised block are its half-precision
- * scales (in one format other bits, which may be anything); a lone byte is an exponent with a bias of 127;
- * the rest are codes. */
-static void random_blocks(Wtype type, u8 *p, u64 blocks, u64 seed)
-{
-        const WtypeInfo *t = &wtype_info[type];
-        for (u64 b = 0; b < blocks; b++)
-                for (const Field *f = t->field; f < t->field + MAX_FIELD && f->bytes; p += f->bytes, f++) {
-                        u64 r = next_random(&seed);
-                        float v = (float)((i64)(r >> 40) - (1 << 23)) * 0x1p-27f; /* within 1/16 */
-                        u32 bits;
-                        memcpy(&bits, &v, sizeof bits);
-                        u16 half = type == W_BF16 ? (u16)(bits >> 16) : f32_to_f16(t->quant ? v * 0.125f : v);
-                        if (type == W_F32)
-                                memcpy(p, &v, sizeof v);
-                        else if (f->bytes == 2)
-                                memcpy(p, &half, sizeof half);
-                        else if (f->bytes == 1)
-                                *p = (u8)(118 + (r & 3));
-                        else
-                                for (u32 i = 0; i < f->bytes; i++)
-                                        p[i] = (u8)(next_random(&seed) >> 56);
-                }
-}
-
 /* ---- loading ---- */
 
 /* One weight on its way from src (NULL: random) to dst, by groups of PANEL_ROWS rows of one matrix. */
@@ -177,8 +143,8 @@ static void load_group(Job *j, u64 g, u8 *temp)
         if (j->src)
                 src = j->src + first * j->row_bytes;
         else
-                random_blocks((Wtype)j->w->type, temp, rows * j->cols / wtype_info[j->w->type].per,
-                        j->seed + first * 1000003);
+                random_blocks((Wtype)j->w->type, j->seed, first * j->row_bytes, temp,
+                        rows * j->cols / wtype_info[j->w->type].per);
         if (j->w->layout == PLAN_panel)
                 pack_panel((Wtype)j->w->type, src, j->dst + g * j->panel_bytes, rows, j->cols);
         else
@@ -213,7 +179,7 @@ static moec_status load_one(Weights *w, u64 i, u8 *dst, Pool *pool, moec_error *
         Job j = {.w = pw,
                 .dst = dst,
                 .src = w->random ? NULL : w->part[pw->part].p + pw->src,
-                .seed = i * 0x10001};
+                .seed = random_seed(plan_str(w->plan, pw->name))};
         j.rows = pw->rank > 1 ? pw->dim[pw->rank - 2] : 1;
         j.cols = pw->dim[pw->rank - 1];
         j.groups = (j.rows + PANEL_ROWS - 1) / PANEL_ROWS;
@@ -260,70 +226,33 @@ moec_status weights_load(Weights *w, Pool *pool, const moec_options *opt, moec_e
 
 /* ---- for a device ---- */
 
-u64 weights_n_rows(const PlanWeight *pw)
+bool weights_random(const Weights *w, u64 i)
 {
-        u64 n = 1;
-        for (u32 d = 0; d + 1 < pw->rank; d++)
-                n *= pw->dim[d];
-        return n;
+        return w->random && w->plan->WEIGHT[i].embedded == UINT64_MAX;
 }
 
-typedef struct RowsJob {
-        const PlanWeight *w;
-        const u8 *src; /* of row first; NULL: random */
+typedef struct Copy {
+        const u8 *src;
         u8 *dst;
-        u64 first, n, cols, row_bytes, dst_bytes;
-        u64 seed;
-        bool split; /* to be repacked */
-        atomic_bool failed;
-} RowsJob;
+        u64 n;
+} Copy;
 
-#define ROWS_EACH 8 /* rows of one seed, and of one item of work */
+#define COPY_EACH (256u << 10) /* bytes of one item of work */
 
-static void rows_group(const RowsJob *j, u64 g, u8 *temp)
+static void copy_items(void *user, u32 first, u32 last)
 {
-        u64 at = g * ROWS_EACH, n = MIN(ROWS_EACH, j->n - at);
-        const u8 *src = j->src ? j->src + at * j->row_bytes : temp;
-        u8 *dst = j->dst + at * j->dst_bytes;
-        if (!j->src)
-                random_blocks((Wtype)j->w->type, temp, n * j->cols / wtype_info[j->w->type].per,
-                        j->seed + (j->first + at) * 1000003);
-        if (j->split)
-                pack_split((Wtype)j->w->type, src, dst, n, j->cols);
-        else
-                memcpy(dst, src, n * j->dst_bytes);
+        const Copy *c = user;
+        u64 at = (u64)first * COPY_EACH, end = MIN((u64)last * COPY_EACH, c->n);
+        memcpy(c->dst + at, c->src + at, end - at);
 }
 
-static void rows_groups(void *user, u32 first, u32 last)
-{
-        RowsJob *j = user;
-        u8 *temp = j->src ? NULL : malloc(ROWS_EACH * j->row_bytes);
-        if (!j->src && !temp) {
-                atomic_store(&j->failed, true);
-                return;
-        }
-        for (u64 g = first; g < last; g++)
-                rows_group(j, g, temp);
-        free(temp);
-}
-
-moec_status weights_rows(const Weights *w, u64 i, u64 first, u64 n, u8 *dst, Pool *pool, moec_error *e)
+void weights_read(const Weights *w, u64 i, u64 at, u64 n, u8 *dst, Pool *pool)
 {
         const PlanWeight *pw = &w->plan->WEIGHT[i];
-        const WtypeInfo *t = &wtype_info[pw->type];
-        RowsJob j = {.w = pw, .dst = dst, .first = first, .n = n, .seed = i * 0x10001};
-        j.cols = pw->dim[pw->rank - 1];
-        j.row_bytes = j.cols / t->per * t->bytes;
-        j.dst_bytes = pw->dst_bytes / weights_n_rows(pw);
-        if (pw->embedded != UINT64_MAX) { /* laid out already */
-                j.src = w->plan->WDATA + pw->embedded + first * j.dst_bytes;
-                j.row_bytes = j.dst_bytes;
-        } else {
-                j.split = pw->layout == PLAN_split;
-                j.src = w->random ? NULL : w->part[pw->part].p + pw->src + first * j.row_bytes;
-        }
-        pool_run(pool, rows_groups, &j, (u32)((n + ROWS_EACH - 1) / ROWS_EACH));
-        return atomic_load(&j.failed) ? fail(e, MOEC_NO_MEMORY, "out of memory loading weights") : MOEC_OK;
+        bool embedded = pw->embedded != UINT64_MAX;
+        const u8 *src = embedded ? w->plan->WDATA + pw->embedded : w->part[pw->part].p + pw->src;
+        Copy c = {src + at, dst, n};
+        pool_run(pool, copy_items, &c, (u32)((n + COPY_EACH - 1) / COPY_EACH));
 }
 
 void weights_forget(const Weights *w, u64 i)

@@ -24,10 +24,10 @@ moec_status weights_open(const Plan *plan, const moec_options *opt, Weights *w, 
  * they are; the others are copied or repacked into w->own by all threads. MOEC_NO_MEMORY, MOEC_INTERRUPTED.
  */
 moec_status weights_load(Weights *w, Pool *pool, const moec_options *opt, moec_error *e);
-/* The same for a device, which takes them in pieces: rows first .. first + n - 1 of weight i, all its
- * matrices' rows counted together, to dst as its layout (rows or split) has them. MOEC_NO_MEMORY. */
-moec_status weights_rows(const Weights *w, u64 i, u64 first, u64 n, u8 *dst, Pool *pool, moec_error *e);
-u64 weights_n_rows(const PlanWeight *pw);
+/* For a device, which takes them in pieces. Bytes at .. at + n - 1 of weight i, in the file's layout, or in
+ * the plan's where it is embedded, copied to dst by all threads; n less than 2^32. */
+void weights_read(const Weights *w, u64 i, u64 at, u64 n, u8 *dst, Pool *pool);
+bool weights_random(const Weights *w, u64 i); /* it is to be made up: there is nothing to read */
 void weights_forget(
         const Weights *w, u64 i); /* its pages of the file stay in the system's cache, not in this process */
 void weights_close(Weights *w);   /* a zeroed one is fine, and twice */

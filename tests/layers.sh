@@ -12,7 +12,7 @@ ir/*                 ir/ moec.h
 frontend/model.*     frontend/ ir/ runtime/token.h
 frontend/*           frontend/ ir/
 passes/*             passes/ ir/ frontend/tab.h
-codegen/*            codegen/ ir/ passes/passes.h frontend/tab.h frontend/embed.h runtime/plan.h runtime/pack.h runtime/isa.h runtime/cache.h
+codegen/*            codegen/ ir/ passes/passes.h frontend/tab.h frontend/embed.h runtime/plan.h runtime/pack.h runtime/piece.h runtime/isa.h runtime/cache.h
 runtime/*            runtime/ ir/util.h ir/types.h moec.h
 cli/*                cli/ moec.h
 examples/*           moec.h

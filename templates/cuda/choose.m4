@@ -1,8 +1,9 @@
 // A token's experts, by the whole block: z, its logits, are in shared memory; an expert's place is how many are above it.
 __shared__ float s[E], w[KTOP];
 __shared__ int pick[KTOP];
+__shared__ i32 key[E];
 m4_ifelse(m4_eval(MOE_groups > 1), 1, «__shared__ float best[GROUPS];
-»)// Numbers in the order of floats, NaN below all.
+»)// Numbers in the order of floats, NaN below all; the largest is infinity's, with room above.
 INLINE i32 order_of(float f)
 {
         i32 b = (i32)f32_bits(f + 0.0f);
@@ -62,14 +63,15 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
         barrier();
 »)        // SHARE threads an expert.
         enum { SHARE = THREADS / E >= 4 ? 4 : 1 };
+        for (int i = TID; i < E; i += THREADS)
+                key[i] = order_of(c[i]);
+        barrier();
         for (int j = TID; j < (E * SHARE + 31) / 32 * 32; j += THREADS) {
                 int i = j / SHARE, rank = 0;
-                i32 mine = order_of(i < E ? c[i] : 0);
-#pragma unroll 8
-                for (int o = j % SHARE; o < E; o += SHARE) {
-                        i32 other = order_of(c[o]);
-                        rank += other > mine || (o < i && other == mine);
-                }
+                i32 mine = key[i < E ? i : 0];
+#pragma unroll 16
+                for (int o = j % SHARE; o < E; o += SHARE)
+                        rank += key[o] >= mine + (o >= i);
                 for (int m = 1; m < SHARE; m *= 2)
                         rank += shfl_xor(rank, m);
                 if (i < E && j % SHARE == 0 && rank < KTOP)

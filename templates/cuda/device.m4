@@ -42,11 +42,20 @@ INLINE u32 kept1(const void *p)
         asm("ld.global.nc.u8 %0, [%1];" : "=r"(v) : "l"(p));
         return v;
 }
+// To the L2, for a load to come.
+INLINE void ahead(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 // What another block of this launch wrote, past the L1.
 INLINE float load_far(const float *p)
 {
         float v;
         asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
+        return v;
+}
+
+INLINE F4 load_far4(const F4 *p)
+{
+        F4 v;
+        asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
         return v;
 }
 

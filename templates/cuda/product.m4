@@ -6,6 +6,7 @@
 #define W2(p) kept2(p)
 #define W1(p) kept1(p)
 m4_include(«unpack.m4»)
+m4_include(«round.m4»)
 
 // Usage: moe_acts: the struct of activations that this kernel's products take, by MOE_act.
 m4_define(«moe_acts», «m4_ifelse(MOE_act, q8, «ActsQ8», «ActsF32»)»)m4_dnl
@@ -180,28 +181,6 @@ INLINE double norm_of(const float *x, int n, double eps, double *at)
         return 1.0 / sqrt_f64(block_sum(s, at) / n + eps);
 }
 INLINE float normed(float x, double r, float w) { return (float)((double)x * r * (double)w); }
-
-// Four values, of lanes that come in fours, to q8 as ir/quant.h defines it: scale = max |x| / 127, code = round to nearest even
-// of x * (1 / scale). Returns the codes; all four lanes have scale, and scale times the sum of the 16 codes.
-INLINE u32 quantize4(const float (&x)[4], float &scale, float &sum)
-{
-        float top = max1(max1(abs1(x[0]), abs1(x[1])), max1(abs1(x[2]), abs1(x[3])));
-        top = max1(top, shfl_xor(top, 1));
-        top = max1(top, shfl_xor(top, 2)) / 127.0f;
-        scale = top < 1.17549435e-38f ? 0.0f : top;
-        float inv = scale != 0 ? 1.0f / scale : 0.0f;
-        u32 q = 0;
-        i32 n = 0;
-        for (int i = 0; i < 4; i++) {
-                i32 c = nearest(mul1(x[i], inv));
-                q |= ((u32)c & 255) << (8 * i);
-                n += c;
-        }
-        n += shfl_xor(n, 1);
-        n += shfl_xor(n, 2);
-        sum = mul1(scale, (float)n);
-        return q;
-}
 
 // Positions from .. from + N of a token's activations, by the whole block, between barriers of the caller. S parts of K values,
 // each filled up to PAD with zeros. f32 x, perhaps normed (w; r = norm_of it).

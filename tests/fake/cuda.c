@@ -37,6 +37,46 @@ static int drop(void *p)
         return CU_OK;
 }
 
+/* ---- what streams have to do ---- */
+
+typedef struct Task {
+        CuStream *stream;
+        void *to;
+        const void *from;
+        size_t bytes;
+        const char *kernel; /* NULL: a copy */
+        CuLaunch how;
+        void *arg[8];
+} Task;
+static Task task[4096];
+static int n_task;
+
+static void do_task(Task *t)
+{
+        if (!t->kernel)
+                memcpy(t->to, t->from, t->bytes);
+        else if (fake.kernel)
+                fake.kernel(t->kernel, &t->how, t->arg);
+}
+static void wait_for(CuStream *s)
+{
+        int left = 0;
+        for (int i = 0; i < n_task; i++)
+                if (task[i].stream == s)
+                        do_task(&task[i]);
+                else
+                        task[left++] = task[i];
+        n_task = left;
+}
+static void ask(Task t)
+{
+        if (n_task == COUNT(task))
+                abort();
+        task[n_task++] = t;
+        if (!fake.lazy)
+                wait_for(t.stream);
+}
+
 #define SAME(name, args)                                                                                     \
         static int name args                                                                                 \
         {                                                                                                    \
@@ -109,8 +149,7 @@ SAME(cuMemFreeHost, (void *p))
 return drop(p);
 }
 SAME(cuMemcpyHtoDAsync, (CuPtr p, const void *q, size_t n, CuStream *s))
-(void)s;
-memcpy((void *)(uintptr_t)p, q, n);
+ask((Task){.stream = s, .to = (void *)(uintptr_t)p, .from = q, .bytes = n});
 return CU_OK;
 }
 SAME(cuMemcpyDtoHAsync, (void *p, CuPtr q, size_t n, CuStream *s))
@@ -136,7 +175,7 @@ SAME(cuStreamDestroy, (CuStream * s))
 return drop(s);
 }
 SAME(cuStreamSynchronize, (CuStream * s))
-(void)s;
+wait_for(s);
 return CU_OK;
 }
 SAME(cuStreamBeginCapture, (CuStream * s, int mode))
@@ -194,13 +233,17 @@ SAME(cuFuncSetAttribute, (CuFunction * f, int attribute, int value))
 return CU_OK;
 }
 SAME(cuLaunchKernelEx, (const CuLaunch *l, CuFunction *f, void **params, void **extra))
-(void)f;
 (void)extra;
 if (!params || !l->grid[0] || !l->grid[1] || !l->grid[2] || !l->block[0])
         return 1;
 *(capturing ? &fake.captured : &fake.launches) += 1;
 if (l->n_attribute && l->attribute->id == CU_LAUNCH_PROGRAMMATIC && l->attribute->value[0] == 1)
         fake.programmatic++;
+if (!capturing && fake.kernel) {
+        Task t = {.stream = l->stream, .kernel = (const char *)f, .how = *l};
+        memcpy(t.arg, params[0], sizeof t.arg);
+        ask(t);
+}
 return CU_OK;
 }
 SAME(cuEventCreate, (CuEvent * *e, u32 flags))

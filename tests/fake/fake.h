@@ -7,8 +7,11 @@
 
 typedef struct FakeCuda {
         int version, n_device, major, minor;
-        int init;            /* what cuInit returns */
-        u64 memory, used;    /* bytes of the device */
+        /* What a kernel that is launched outside a graph does, with its arguments; NULL: nothing. */
+        void (*kernel)(const char *name, const CuLaunch *how, void *const *arg);
+        bool lazy;        /* what a stream is asked for is done when somebody waits for it, and no sooner */
+        int init;         /* what cuInit returns */
+        u64 memory, used; /* bytes of the device */
         const char *missing; /* a function that it lacks; NULL */
         const char *fails;   /* a function that returns `rc` from its (after + 1)-th call on; NULL */
         int after, rc;

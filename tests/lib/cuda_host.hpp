@@ -94,9 +94,17 @@ INLINE u32 kept1(const void *p)
 {
         return *(const u8 *)p;
 }
+INLINE void ahead(const void *p)
+{
+        (void)*(const volatile u8 *)p;
+}
 INLINE float load_far(const float *p)
 {
         return *p;
+}
+INLINE F4 load_far4(const F4 *p)
+{
+        return host::aligned<F4>(p);
 }
 template <class T> INLINE T shfl_xor(T v, int m)
 {

@@ -32,6 +32,7 @@ static void none(void **state)
 {
         (void)state;
         refuses("/nowhere/libcuda.so.1", MOEC_NO_DEVICE, "no CUDA driver");
+        refuses("/nowhere/libcuda.so.1", MOEC_NO_DEVICE, "; install NVIDIA's, or use --target cpu");
         refuses(fake_path("nvrtc"), MOEC_NO_DEVICE, "no CUDA driver");
 }
 

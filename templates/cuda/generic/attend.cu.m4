@@ -10,6 +10,7 @@
 //      H100, 32 heads of 128 on 4, f16, microseconds at depth 128: ?    4096: ?    16384: ?
 m4_include(«prelude.m4»)
 m4_include(«heads.m4»)
+m4_include(«round.m4»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, VROW = MOE_VROW, SPLIT = MOE_SPLIT };
 enum { FIT = DK <= 512 && DV <= 256 ? 8 : DK <= 1024 && DV <= 512 ? 4 : 1, GB = G < FIT ? G : FIT };
 enum { VL = DV % 128 == 0 && VROW % 4 == 0 ? 4 : 1, VN = (DV + 32 * VL - 1) / (32 * VL), STEP = 32 * WARPS };
@@ -59,15 +60,19 @@ INLINE void scores(const u8 *keys, i32 p, i32 to, float (&s)[GB])
 }
 INLINE int value_index(int n, int c) { return VL * (32 * n + TID % 32) + c; }
 
+enum { WHOLE_DV = (DV + 31) / 32 * 32 }; // for whole warps
 // The result's head g of this block, from its maximum, its weights' total and dv i's sum.
-INLINE void put(const Args &a, u32 t, int g, int i, float m, float l, float o)
+INLINE void put(const Args &a, u32 t, int g, int i, float m, float l, float o, bool in)
 {
         u32 head = BY * G + (u32)g;
         float by = 1.0f / l;
         moe_has(«sinks», «float sink = ((const float *)moe_arg(«sinks»))[head], r = exp1(m - max1(m, sink));
         by = r / (l * r + exp1(sink - max1(m, sink)));», «»)
-        ((float *)moe_arg(«out0»))[((u64)t * HEADS + head) * DV + i] = o * by;
-        (void)m;
+        u64 at = ((u64)t * HEADS + head) * DV + (u32)i;
+moe_if(MOE_out, q8, «        quantize1(o * by, moe_arg(«out0»), (u64)a.dim->n_tok * HEADS * DV, at, in);
+», «        if (in)
+                ((float *)moe_arg(«out0»))[at] = o * by;
+»)        (void)m;
 }
 
 // Queries g0 .. g0 + GB - 1 over positions from .. to - 1.
@@ -155,8 +160,8 @@ INLINE void queries(const Args &a, u32 t, int g0, const u8 *keys, const u8 *valu
                 if (g0 + g >= G)
                         continue;
                 if (whole)
-                        for (int i = TID; i < DV; i += THREADS)
-                                put(a, t, g0 + g, i, high[g], all, sum[g][i]);
+                        for (int i = TID; i < WHOLE_DV; i += THREADS)
+                                put(a, t, g0 + g, i, high[g], all, i < DV ? sum[g][i < DV ? i : 0] : 0, i < DV);
 moe_if(MOE_SPLIT, 1, «», «                else {
                         u32 head = BY * G + (u32)(g0 + g);
                         for (int i = TID; i < DV; i += THREADS)
@@ -180,8 +185,8 @@ INLINE void join(const Args &a, u32 t, u32 parts)
         publish();
         if (TID == 0)
                 count[BY] = 0;
-        for (int j = TID; j < G * DV; j += THREADS) {
-                int g = j / DV, i = j % DV;
+        for (int j = TID; j < G * WHOLE_DV; j += THREADS) {
+                int g = j / WHOLE_DV, place = j % WHOLE_DV, i = place < DV ? place : 0;
                 u32 head = BY * G + (u32)g;
                 float m = -INF, l = 0, o = 0;
                 for (u32 s = 0; s < parts; s++)
@@ -191,7 +196,7 @@ INLINE void join(const Args &a, u32 t, u32 parts)
                         l += load_far(&part_total[s][head]) * r;
                         o += load_far(&part_sum[s][head][i]) * r;
                 }
-                put(a, t, g, i, m, l, o);
+                put(a, t, g, place, m, l, o, place < DV);
         }
 }
 »)

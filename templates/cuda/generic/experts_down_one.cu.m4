@@ -3,7 +3,7 @@
 // x f32 or q8 [1, KTOP, F]; route [1, KTOP]; down split [E, H, F]; out f32 [1, H]; res f32 [1, H], may be out itself.
 // A block: RPB rows of H. A warp owns whole rows: it fetches the row's part of every slot, as soon as it knows the experts (the
 // route is read before the wait), goes over the units of all slots, and sums them with the routing weights in registers.
-// Grid: ceil(H / RPB). 512 threads.
+// Grid: ceil(H / RPB). 256 threads.
 //
 //      H100, Q4_K q8 H 2048, F 768, 8 of 128 experts, GB/s: ?
 m4_include(«prelude.m4»)

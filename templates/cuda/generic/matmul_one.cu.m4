@@ -24,11 +24,14 @@ union Rows {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[RB * Row<moe_fact(«TYPE_w», I), K>::BYTES];
 »)};
 enum { FIT = (int)(SHARED_ROOM / (WARPS * sizeof(Rows))), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
+enum { LONE = SHARED_MOST == 227 ? 114 << 10 : 0 };
 struct Shared {
         Rows ring[WARPS][STAGES];
         moe_acts«»<1, N_ACT> acts;
         float part[WARPS];
         Landing landed[WARPS][STAGES];
+        // More than half of what there is: blocks of one wave never share a processor, where its other ones would idle.
+        u8 alone[LONE && WARPS * STAGES * sizeof(Rows) < LONE ? LONE - WARPS * STAGES * sizeof(Rows) : 16];
 };
 SHARED(Shared)
 

@@ -1,6 +1,7 @@
 // route_one: route with its product in a step of one token: its k experts and their weights, from norm(x) [1, K] times w [E, K].
 //
-// out Route [1, KTOP]. The blocks share the rows of w, a warp's being fetched before the wait; their logits meet in the first
+// out Route [1, KTOP]. The blocks share the rows of w, a warp's being fetched before the wait, to shared memory and, what has no
+// room there, one piece to registers; their logits meet in the first
 // block of the cluster (without clusters: in memory of this module, with the block that ends last), which chooses.
 // 512 threads. Grid: 1, 1, SPLIT.
 //
@@ -17,6 +18,7 @@ typedef MOE_TYPE_w W;
 // A tile: PIECE bytes of a row, or what is left of it, of values that stand alone.
 enum { BYTES = Row<W, K>::BYTES, PIECE = BYTES < 2048 ? BYTES : 2048, PIECES = (BYTES + PIECE - 1) / PIECE };
 enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = (SHARED_MOST == 227 ? 96 << 10 : 32 << 10) / (WARPS * PIECE), STAGES = FIT < TILES ? FIT : TILES };
+enum { HELD = STAGES + 1 == TILES && (int)BYTES % 2048 == 0 }; // the last tile is in registers
 struct Shared {
         alignas(16) u8 ring[WARPS][STAGES][PIECE];
         ActsF32<1, N_ACT> acts;
@@ -52,6 +54,10 @@ moe_kernel
         warp_barrier();
         for (int i = 0; i < STAGES; i++)
                 ask(w, i);
+        U4 held[4];
+        if (HELD && exists(STAGES))
+                for (int i = 0; i < 4; i++)
+                        held[i] = load16(w + (u64)(u32)row_of(STAGES) * BYTES + STAGES % PIECES * PIECE + 16 * (32 * i + TID % 32));
         cluster_arrive();
         Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
@@ -66,14 +72,22 @@ moe_kernel
 #pragma unroll 1
         for (int tile = 0; exists(tile); tile++) {
                 int stage = tile % STAGES, first = tile % PIECES * (PIECE / 16);
-                landing_wait(&sh.landed[warp][stage], (u32)(tile / STAGES) & 1);
+                W f[1];
+                if (HELD && tile == STAGES) {
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                                f[0].q = held[i];
+                                Unit<true>::dot(f, first + 32 * i + TID % 32, sh.acts, acc);
+                        }
+                } else {
+                        landing_wait(&sh.landed[warp][stage], (u32)(tile / STAGES) & 1);
 #pragma unroll 4
-                for (int u = TID % 32; u < piece_of(tile) / 16; u += 32) {
-                        W f[1];
-                        f[0].load<K>(sh.ring[warp][stage], u);
-                        Unit<true>::dot(f, first + u, sh.acts, acc);
+                        for (int u = TID % 32; u < piece_of(tile) / 16; u += 32) {
+                                f[0].load<K>(sh.ring[warp][stage], u);
+                                Unit<true>::dot(f, first + u, sh.acts, acc);
+                        }
                 }
-                if (STAGES < TILES) {
+                if (STAGES < TILES && !HELD) {
                         warp_barrier();
                         ask(w, tile + STAGES);
                 }

@@ -1,0 +1,38 @@
+// Four values, of lanes that come in fours, to q8 as ir/quant.h defines it: scale = max |x| / 127, code = round to nearest even
+// of x * (1 / scale). Returns the codes; all four lanes have scale, and scale times the sum of the 16 codes.
+INLINE u32 quantize4(const float (&x)[4], float &scale, float &sum)
+{
+        float top = max1(max1(abs1(x[0]), abs1(x[1])), max1(abs1(x[2]), abs1(x[3])));
+        top = max1(top, shfl_xor(top, 1));
+        top = max1(top, shfl_xor(top, 2)) / 127.0f;
+        scale = top < 1.17549435e-38f ? 0.0f : top;
+        float inv = scale != 0 ? 1.0f / scale : 0.0f;
+        u32 q = 0;
+        i32 n = 0;
+        for (int i = 0; i < 4; i++) {
+                i32 c = nearest(mul1(x[i], inv));
+                q |= ((u32)c & 255) << (8 * i);
+                n += c;
+        }
+        n += shfl_xor(n, 1);
+        n += shfl_xor(n, 2);
+        sum = mul1(scale, (float)n);
+        return q;
+}
+// The same of one value a lane, 16 neighbouring lanes a block: to place `at` of a q8 value of n values.
+INLINE void quantize1(float x, void *to, u64 n, u64 at, bool in)
+{
+        float top = abs1(in ? x : 0), *scales = (float *)((u8 *)to + n), *sums = scales + n / 16;
+        for (int m = 8; m; m /= 2)
+                top = max1(top, shfl_xor(top, m));
+        top /= 127.0f;
+        float scale = top < 1.17549435e-38f ? 0.0f : top;
+        i32 code = in ? nearest(mul1(x, scale != 0 ? 1.0f / scale : 0.0f)) : 0, all = code;
+        for (int m = 8; m; m /= 2)
+                all += shfl_xor(all, m);
+        if (in) {
+                ((u8 *)to)[at] = (u8)code;
+                if (at % 16 == 0)
+                        scales[at / 16] = scale, sums[at / 16] = mul1(scale, (float)all);
+        }
+}
