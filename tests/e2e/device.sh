@@ -27,7 +27,7 @@ run "code that the driver is too old for" 9 'install a newer driver, or compile'
 run "no memory to load" 10 'out of device memory: .*nvidia-smi' 'fails=cuMemAlloc after=1 rc=2'
 run "no memory to run" 10 'out of device memory: launching a graph.*nvidia-smi' 'fails=cuGraphLaunch rc=2'
 run "no memory for a graph" 10 'out of device memory: .*nvidia-smi' 'fails=cuGraphInstantiate rc=2'
-run "a launch that fails" 8 'launch embed.*unspecified launch failure.*start again' 'fails=cuLaunchKernelEx rc=719'
+run "a launch that fails" 8 'launching a graph: unspecified launch failure.*start again' 'fails=cuGraphLaunch rc=719'
 for after in 6 60 120; do
         run "a device lost at call $after" '8' 'start again, and if that fails too, see what nvidia-smi says' "lost=$after rc=719"
 done
