@@ -163,14 +163,14 @@ INLINE u32 atomic_inc(u32 *p) { return atomicAdd(p, 1u); }
         }                                                                         \
         INLINE T &shared_memory() { return *(T *)MOE_NAME«»_room; }
 #define sh shared_memory()
-// The KiB of it that a block may have at most, as codegen/cubin.c knows, and the bytes where two are to share a processor.
-// PTX (PORTABLE) goes to later devices as well, some of which have less.
+// What a block may have of it alone on a processor, as codegen/cubin.c checks, and where two share one. PTX (PORTABLE) goes to
+// later devices as well, some of which have less.
 #ifdef PORTABLE
-enum { SHARED_MOST = 99 };
+enum { WHOLE_ROOM = 99 << 10 };
 #else
-enum { SHARED_MOST = ARCH == 800 || ARCH == 870 ? 163 : ARCH >= 900 && ARCH < 1200 ? 227 : 99 };
+enum { WHOLE_ROOM = ARCH == 800 || ARCH == 870 ? 163 << 10 : ARCH >= 900 && ARCH < 1200 ? 227 << 10 : 99 << 10 };
 #endif
-enum { SHARED_ROOM = (SHARED_MOST == 227 ? 112 : SHARED_MOST == 163 ? 80 : 48) << 10 };
+enum { SHARED_ROOM = WHOLE_ROOM == 227 << 10 ? 112 << 10 : WHOLE_ROOM == 163 << 10 ? 80 << 10 : 48 << 10 };
 
 // Copies that land later. A whole warp begins a batch of `bytes`, asks for its copies (16-byte parts; lane `by` is the one to do it
 // where one is enough), ends the batch; whoever waits for turn 0, 1, 0, ... of its barrier sees all of it.

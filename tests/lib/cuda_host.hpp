@@ -212,7 +212,7 @@ INLINE u32 atomic_inc(u32 *p)
 
 // ---- shared memory of any size, copies that land later, clusters, tensor cores ----
 
-enum { ARCH = 900, SHARED_MOST = 227, SHARED_ROOM = 112 << 10 };
+enum { ARCH = 900, WHOLE_ROOM = 227 << 10, SHARED_ROOM = 112 << 10 };
 #define SHARED(T)                                                                                            \
         alignas(128) static __attribute__((section(SHARED_SECTION))) u8 room_[sizeof(T)];                    \
         INLINE T &shared_memory()                                                                            \

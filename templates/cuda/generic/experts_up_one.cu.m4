@@ -25,7 +25,7 @@ struct Shared {
         moe_acts«»<1, N_ACT> acts;
         float part[WARPS], h[PART];
         Landing landed[WARPS][STAGES];
-        u8 alone[SHARED_MOST == 227 ? 4096 : 16]; // more than half of what there is: never two of these blocks on a processor
+        u8 alone[WHOLE_ROOM == 227 << 10 ? 4096 : 16]; // more than half of what there is: never two of these blocks on a processor
 };
 SHARED(Shared)
 

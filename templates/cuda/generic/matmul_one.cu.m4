@@ -18,13 +18,15 @@ m4_define(«moe_types», m4_eval(0 moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_i
 union Widest {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[Row<moe_fact(«TYPE_w», I), K>::BYTES];
 »)};
-enum { WANT = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS, MOST = (int)(SHARED_ROOM / (WARPS * sizeof(Widest))) };
+// Rows of a tile: as many as are wanted, of those for which a block has room beside the activations.
+enum { WANT = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS };
+enum { MOST = (int)((WHOLE_ROOM - 4096 - sizeof(moe_acts«»<1, N_ACT>)) / (WARPS * sizeof(Widest))) };
 enum { RB = MOST < 1 ? 1 : MOST < WANT ? MOST : WANT, TILES = (RPB + RB * WARPS - 1) / (RB * WARPS) };
 union Rows {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[RB * Row<moe_fact(«TYPE_w», I), K>::BYTES];
 »)};
 enum { FIT = (int)(SHARED_ROOM / (WARPS * sizeof(Rows))), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
-enum { LONE = SHARED_MOST == 227 ? 114 << 10 : 0 };
+enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0 };
 struct Shared {
         Rows ring[WARPS][STAGES];
         moe_acts«»<1, N_ACT> acts;

@@ -17,7 +17,7 @@ moe_quant(MOE_TYPE_w)
 typedef MOE_TYPE_w W;
 // A tile: PIECE bytes of a row, or what is left of it, of values that stand alone.
 enum { BYTES = Row<W, K>::BYTES, PIECE = BYTES < 2048 ? BYTES : 2048, PIECES = (BYTES + PIECE - 1) / PIECE };
-enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = (SHARED_MOST == 227 ? 96 << 10 : 32 << 10) / (WARPS * PIECE), STAGES = FIT < TILES ? FIT : TILES };
+enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = (WHOLE_ROOM == 227 << 10 ? 96 << 10 : 32 << 10) / (WARPS * PIECE), STAGES = FIT < TILES ? FIT : TILES };
 enum { HELD = STAGES + 1 == TILES && (int)BYTES % 2048 == 0 }; // the last tile is in registers
 struct Shared {
         alignas(16) u8 ring[WARPS][STAGES][PIECE];
