@@ -254,6 +254,7 @@ static void in_meta(Stages *s)
                 .n_params = i->n_params,
                 .weight_bytes = i->weight_bytes,
                 .bytes_per_token = i->token_bytes,
+                .params_per_token = i->token_params,
                 .model = gguf_hash(m->gguf)};
 }
 
@@ -475,7 +476,8 @@ static void fill_info(moec_model *m, const Model *f)
                 .has_tokenizer = m->tok != NULL,
                 .n_params = i->n_params,
                 .weight_bytes = i->weight_bytes,
-                .bytes_per_token = i->token_bytes};
+                .bytes_per_token = i->token_bytes,
+                .params_per_token = i->token_params};
 }
 
 /* A file whose tokenizer is not supported opens all the same: only text needs it. */

@@ -91,8 +91,8 @@ typedef struct moec_info {
         const char *arch, *name, *target; /* target: NULL unless a plan */
         int n_vocab, n_ctx_train, n_layer, n_embd, n_expert, n_expert_used;
         bool has_weights, has_tokenizer, is_plan;
-        uint64_t n_params, weight_bytes,
-                bytes_per_token; /* bytes_per_token: weights read for one decoded token */
+        uint64_t n_params, weight_bytes;
+        uint64_t bytes_per_token, params_per_token; /* weights read for one decoded token */
 } moec_info;
 void moec_get_info(const moec_model *model, moec_info *info);
 
@@ -180,8 +180,8 @@ typedef struct moec_token {
 
 /* Appends each token to its sequence. Tokens of different sequences may be mixed; those of one sequence are
  * in order. MOEC_REFUSED, with nothing changed: more tokens than n_batch, a full sequence, no such sequence.
- * *logits: [number of tokens with logits set, n_vocab], valid until the next step; NULL where the caller does
- * not want them on the host. */
+ * *logits: [number of tokens with logits set, n_vocab], valid until the next step or moec_generate; NULL
+ * where the caller does not want them on the host: moec_sample and moec_generate find them all the same. */
 moec_status moec_step(moec_context *ctx, const moec_token *tok, int n, const float **logits, moec_error *err);
 
 int moec_seq_len(const moec_context *ctx, int seq);
@@ -202,8 +202,10 @@ typedef struct moec_sampling {
  * give the same token on every target: the random number depends on seed, sequence and position alone. */
 moec_status moec_sample(moec_context *ctx, int seq, const moec_sampling *s, int32_t *id, moec_error *err);
 
-/* Up to n times: sample from seq's last logits, append. Stops after an end token unless ignore_end. Targets
- * that can do several tokens without the host. ids: room for n. The last sampled token is appended too. */
+/* Up to n times: sample from seq's last logits, append. Stops after an end token unless ignore_end. The same
+ * tokens as by moec_sample and moec_step, but a device does several of them without the host (at most 32, for
+ * text to come while they are made: ask for fewer at a time). ids: room for n; the first *n_out are valid,
+ * and appended, whatever is returned. */
 moec_status moec_generate(moec_context *ctx, int seq, const moec_sampling *s, int n, bool ignore_end,
         int32_t *ids, int *n_out, moec_error *err);
 
@@ -215,8 +217,10 @@ typedef struct moec_profile_row {
         double seconds;
 } moec_profile_row;
 
-/* Times each launch of the steps between start and stop. rows: [*n], owned by the context until the next
- * call. */
+/* Times each launch of the steps between start and stop: on the CPU from its start to its end; on CUDA, where
+ * launches overlap, from the end of the one in front to its own, so that they add up to the step (in steps so
+ * long that it makes no difference, each by itself, with about 2 us of launching). rows: [*n], owned by the
+ * context until the next call. */
 moec_status moec_profile_start(moec_context *ctx, moec_error *err);
 moec_status moec_profile_stop(
         moec_context *ctx, const moec_profile_row **rows, int *n, const char *trace_path, moec_error *err);

@@ -47,7 +47,7 @@ static moec_status eval_step(void *p, const Batch *b, float *logits, moec_error 
         return st;
 }
 
-static const Backend backend = {eval_step, NULL, eval_free};
+static const Backend backend = {.step = eval_step, .free = eval_free};
 
 /* The graph as built: exact. Its products know no rounding, so q8 activations need the pass that chooses
  * them. */

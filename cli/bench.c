@@ -1,11 +1,11 @@
 /* bench: prompt (pp) and decode (tg) speed with llama-bench's meaning: random tokens, one warm-up, the tokens
  * of the depth evaluated before the clock starts, tokens a second as mean and standard deviation over the
  * repetitions. */
+#include "cli/bench.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "cli/common.h"
 
 typedef struct Test {
         int n_prompt, n_gen, n_depth; /* n_prompt or n_gen is 0 */
@@ -21,6 +21,7 @@ typedef struct Bench {
         moec_context *c;
         moec_info info;
         moec_token *tok; /* [batch] */
+        int32_t *ids;    /* [n_ctx] */
         int batch, n_ctx;
         uint32_t random;
         Test *test;
@@ -28,16 +29,12 @@ typedef struct Bench {
         double *s; /* all tests' */
         double bandwidth;
         moec_timing timing;
+        Profile profile; /* of the last test, where wanted */
 } Bench;
 
 /* ---- which tests ---- */
 
-typedef struct List {
-        int32_t *v;
-        int n;
-} List;
-
-static int read_list(const char *name, const char *text, List *l)
+int read_list(const char *name, const char *text, List *l)
 {
         const char *bad;
         if (parse_ids(text, &l->v, &l->n, &bad))
@@ -100,19 +97,28 @@ static int read_tests(Bench *b)
 
 /* ---- measuring ---- */
 
-static moec_status step(Bench *b, int n, moec_error *e)
+int32_t random_token(uint32_t *state, int n_vocab)
 {
-        for (int i = 0; i < n; i++) {
-                b->random = b->random * 1664525u + 1013904223u;
-                int32_t id = (int32_t)((uint64_t)b->random * (uint64_t)b->info.n_vocab >> 32);
-                b->tok[i] = (moec_token){.id = id, .logits = i + 1 == n};
-        }
-        moec_status st = moec_step(b->c, b->tok, n, NULL, e);
+        *state = *state * 1664525u + 1013904223u;
+        return (int32_t)((uint64_t)*state * (uint64_t)n_vocab >> 32);
+}
+
+moec_status step_unless_interrupted(moec_context *c, const moec_token *tok, int n, moec_error *e)
+{
+        moec_status st = moec_step(c, tok, n, NULL, e);
         if (st == MOEC_OK && interrupted()) {
                 e->status = st = MOEC_INTERRUPTED;
                 e->msg[0] = 0;
         }
         return st;
+}
+
+static moec_status step(Bench *b, int n, moec_error *e)
+{
+        for (int i = 0; i < n; i++)
+                b->tok[i] =
+                        (moec_token){.id = random_token(&b->random, b->info.n_vocab), .logits = i + 1 == n};
+        return step_unless_interrupted(b->c, b->tok, n, e);
 }
 
 static moec_status steps(Bench *b, int n, int at_once, moec_error *e)
@@ -123,10 +129,19 @@ static moec_status steps(Bench *b, int n, int at_once, moec_error *e)
         return st;
 }
 
+/* One random token, then what it makes of it, as run generates; greedily, and an end token ends nothing. */
+static moec_status generate(Bench *b, int n, moec_error *e)
+{
+        static const moec_sampling greedy = {.top_p = 1, .repeat_penalty = 1};
+        int did;
+        moec_status st = step(b, 1, e);
+        return st ? st : moec_generate(b->c, 0, &greedy, n - 1, true, b->ids, &did, e);
+}
+
 static moec_status once(Bench *b, const Test *t, moec_error *e)
 {
         moec_status st = moec_seq_trim(b->c, 0, t->n_depth, e);
-        return st ? st : t->n_gen ? steps(b, t->n_gen, 1, e) : steps(b, t->n_prompt, b->batch, e);
+        return st ? st : t->n_gen ? generate(b, t->n_gen, e) : steps(b, t->n_prompt, b->batch, e);
 }
 
 static void sum_up(Test *t, int reps)
@@ -155,7 +170,7 @@ static int measure(Bench *b, Test *t)
         if (st == MOEC_OK)
                 st = steps(b, t->n_depth, b->batch, &e);
         if (st == MOEC_OK) /* warm-up */
-                st = t->n_gen ? steps(b, 1, 1, &e) : once(b, t, &e);
+                st = t->n_gen ? generate(b, t->n_gen > 1 ? 2 : 1, &e) : once(b, t, &e);
         for (int i = 0; st == MOEC_OK && i < b->a->reps; i++) {
                 double start = seconds();
                 st = once(b, t, &e);
@@ -176,6 +191,14 @@ static double roofline(const Bench *b, const Test *t)
         return t->n_gen && b->bandwidth > 0 ? t->avg_ts * (double)b->info.bytes_per_token / b->bandwidth : -1;
 }
 
+/* Operations a second in products with weights: two a value of those that a token uses, and the output matrix
+ * for the last one alone; below 0: not of a prompt. */
+static double operations(const Bench *b, const Test *t)
+{
+        double all = (double)b->info.params_per_token, out = (double)b->info.n_vocab * b->info.n_embd;
+        return t->n_prompt ? 2 * ((all - out) * t->n_prompt + out) / t->avg_s : -1;
+}
+
 static const char *model_name(const Bench *b)
 {
         return b->info.name && *b->info.name ? b->info.name : b->info.arch;
@@ -186,20 +209,24 @@ static void tell_md(const Bench *b, const Test *t)
         const double bytes = (double)b->info.weight_bytes, params = (double)b->info.n_params;
         const bool giga = bytes >= 1 << 30, billions = params >= 1e9;
         char test[64], share[32] = "";
+        const double roof = roofline(b, t), ops = operations(b, t);
         if (t == b->test) {
-                printf("| %-30s | %10s | %10s | %-12s | %7s | %15s | %20s | %8s |\n", "model", "size",
+                printf("| %-30s | %10s | %10s | %-12s | %7s | %15s | %20s | %13s |\n", "model", "size",
                         "params", "backend", "threads", "test", "t/s", "roofline");
-                printf("| %.30s | %.9s: | %.9s: | %.12s | %.6s: | %.14s: | %.19s: | %.7s: |\n",
+                printf("| %.30s | %.9s: | %.9s: | %.12s | %.6s: | %.14s: | %.19s: | %.12s: |\n",
                         "------------------------------", "---------", "---------", "------------", "------",
-                        "--------------", "-------------------", "-------");
+                        "--------------", "-------------------", "------------");
         }
         int n = snprintf(
                 test, sizeof test, "%s%d", t->n_gen ? "tg" : "pp", t->n_gen ? t->n_gen : t->n_prompt);
         if (t->n_depth)
                 snprintf(test + n, sizeof test - (size_t)n, " @ d%d", t->n_depth);
-        if (roofline(b, t) >= 0)
-                snprintf(share, sizeof share, "%.1f %%", 100 * roofline(b, t));
-        printf("| %-30.30s | %6.2f %s | %8.2f %c | %-12.*s | %7d | %15s | %10.2f ± %7.2f | %8s |\n",
+        if (roof >= 0)
+                snprintf(share, sizeof share, "%.1f %%", 100 * roof);
+        else if (ops >= 0)
+                snprintf(share, sizeof share, "%.1f %cFLOP/s", ops * (ops < 1e12 ? 1e-9 : 1e-12),
+                        ops < 1e12 ? 'G' : 'T');
+        printf("| %-30.30s | %6.2f %s | %8.2f %c | %-12.*s | %7d | %15s | %10.2f ± %7.2f | %13s |\n",
                 model_name(b), bytes / (giga ? 1 << 30 : 1 << 20), giga ? "GiB" : "MiB",
                 params / (billions ? 1e9 : 1e6), billions ? 'B' : 'M', (int)strcspn(b->timing.target, ","),
                 b->timing.target, b->timing.threads, test, t->avg_ts, t->dev_ts, share);
@@ -225,11 +252,19 @@ static Field number_field(const char *name, double value, int digits)
         return f;
 }
 
-enum { N_FIELD = 22 };
+/* Below 0: it has no meaning. */
+static Field share_field(const char *name, double value, int digits)
+{
+        Field f = number_field(name, value, digits);
+        if (value < 0)
+                snprintf(f.value, sizeof f.value, "null");
+        return f;
+}
+
+enum { N_FIELD = 24 };
 static void fields_of(const Bench *b, const Test *t, Field f[N_FIELD])
 {
         const Args *a = b->a;
-        double share = roofline(b, t);
         int n = 0;
         f[n++] = text_field("moec_version", MOEC_VERSION);
         f[n++] = text_field("backends", b->timing.target);
@@ -251,10 +286,10 @@ static void fields_of(const Bench *b, const Test *t, Field f[N_FIELD])
         f[n++] = number_field("avg_ts", t->avg_ts, 6);
         f[n++] = number_field("stddev_ts", t->dev_ts, 6);
         f[n++] = number_field("bytes_per_token", (double)b->info.bytes_per_token, 0);
+        f[n++] = number_field("params_per_token", (double)b->info.params_per_token, 0);
         f[n++] = number_field("read_bandwidth", b->bandwidth, 0);
-        f[n] = number_field("roofline", share, 4);
-        if (share < 0)
-                snprintf(f[n].value, sizeof f[n].value, "null");
+        f[n++] = share_field("roofline", roofline(b, t), 4);
+        f[n] = share_field("flop_per_s", operations(b, t), 0);
 }
 
 static void tell_csv(const Bench *b, const Test *t)
@@ -291,6 +326,10 @@ static void tell_json(const Bench *b, const Test *t)
                                 k ? (t->n_prompt + t->n_gen) / t->s[i] : t->s[i] * 1e9);
                 printf(k ? "]" : "], ");
         }
+        if (b->a->profile) {
+                printf(", \"profile\": ");
+                profile_json(&b->profile, stdout);
+        }
         printf("}");
         if (t == b->test + b->n_test - 1)
                 printf("\n]\n");
@@ -298,29 +337,29 @@ static void tell_json(const Bench *b, const Test *t)
 
 /* ---- profile ---- */
 
-/* One more run, timed launch by launch; on stderr, as the result is on stdout. */
+/* One more run, timed launch by launch. */
 static int profile(Bench *b, const Test *t)
 {
-        const moec_profile_row *row;
+        Profile *p = &b->profile;
         moec_error e = {0};
-        int n;
-        double sum = 0;
-        if (moec_profile_start(b->c, &e) != MOEC_OK || once(b, t, &e) != MOEC_OK ||
-                moec_profile_stop(b->c, &row, &n, b->a->trace, &e) != MOEC_OK)
-                return failed(&e);
-        if (!b->a->profile)
-                return 0;
-        for (int i = 0; i < n; i++)
-                sum += row[i].seconds;
-        fprintf(stderr, "%s%d at depth %d, %.3f ms in kernels\n", t->n_gen ? "tg" : "pp",
-                t->n_gen + t->n_prompt, t->n_depth, sum * 1e3);
-        fprintf(stderr, "%8s %10s %10s %8s %7s  %s\n", "calls", "ms", "MB", "GB/s", "share", "kernel");
-        for (int i = 0; i < n; i++)
-                fprintf(stderr, "%8llu %10.3f %10.2f %8.2f %6.1f%%  %s  %.100s\n",
-                        (unsigned long long)row[i].calls, row[i].seconds * 1e3, (double)row[i].bytes * 1e-6,
-                        row[i].seconds > 0 ? (double)row[i].bytes * 1e-9 / row[i].seconds : 0,
-                        sum > 0 ? 100 * row[i].seconds / sum : 0, row[i].kernel, row[i].what);
-        return 0;
+        *p = (Profile){.seconds = t->avg_s, .bandwidth = b->bandwidth};
+        moec_status st = moec_seq_trim(b->c, 0, t->n_depth, &e);
+        if (st == MOEC_OK)
+                st = moec_profile_start(b->c, &e);
+        if (st == MOEC_OK)
+                st = steps(b, t->n_prompt + t->n_gen, t->n_gen ? 1 : b->batch, &e);
+        if (st == MOEC_OK)
+                st = moec_profile_stop(b->c, &p->row, &p->n, b->a->trace, &e);
+        return st ? failed(&e) : 0;
+}
+
+static void tell_profile(const Bench *b, const Test *t)
+{
+        char title[64];
+        snprintf(title, sizeof title, "%s%d at depth %d", t->n_gen ? "tg" : "pp", t->n_gen + t->n_prompt,
+                t->n_depth);
+        if (b->a->profile)
+                profile_tell(&b->profile, title, b->a->bench_as);
 }
 
 /* ---- */
@@ -334,13 +373,15 @@ static int run_tests(Bench *b)
         int status = 0;
         for (int i = 0; i < b->n_test && !status; i++) {
                 status = measure(b, &b->test[i]);
+                if (!status && (b->a->profile || b->a->trace))
+                        status = profile(b, &b->test[i]);
                 for (size_t k = 0; !status && k < sizeof as / sizeof *as; k++)
                         if (!strcmp(as[k].name, b->a->bench_as))
                                 as[k].tell(b, &b->test[i]);
-                if (!status && (b->a->profile || b->a->trace))
-                        status = profile(b, &b->test[i]);
                 if (!status)
                         status = end_output(stdout);
+                if (!status)
+                        tell_profile(b, &b->test[i]);
         }
         return status;
 }
@@ -353,7 +394,8 @@ static int load(Bench *b)
         opt.n_ctx = b->n_ctx;
         b->batch = b->a->batch > 0 ? b->a->batch : 512;
         b->tok = calloc((size_t)b->batch, sizeof *b->tok);
-        if (!b->tok)
+        b->ids = calloc((size_t)b->n_ctx, sizeof *b->ids);
+        if (!b->tok || !b->ids)
                 return complain(MOEC_NO_MEMORY, "out of memory for a batch of %d tokens", b->batch);
         if (moec_open(b->path, &opt, &b->m, &e) != MOEC_OK || moec_load(b->m, &opt, &b->c, &e) != MOEC_OK ||
                 moec_read_bandwidth(b->c, &b->bandwidth, &e) != MOEC_OK)
@@ -367,6 +409,8 @@ static int load(Bench *b)
 
 int cmd_bench(const Args *a)
 {
+        if (a->batched)
+                return bench_batched(a);
         Bench b = {.a = a, .path = model_path(a)};
         int status = b.path ? read_tests(&b) : MOEC_USAGE;
         catch_interrupt();
@@ -377,6 +421,7 @@ int cmd_bench(const Args *a)
         moec_unload(b.c);
         moec_close(b.m);
         free(b.tok);
+        free(b.ids);
         free(b.test);
         free(b.s);
         return status;

@@ -388,6 +388,8 @@ bool show_progress(void *user, const char *what, uint64_t done, uint64_t total)
         static double start, shown;
         double now = seconds();
         (void)user;
+        if (!strcmp(what, "generating")) /* the text shows that */
+                return !interrupted();
         if (!last || strcmp(last, what) != 0) {
                 last = what;
                 start = now;

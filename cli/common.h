@@ -55,9 +55,16 @@ typedef const char *Str;
         X(Num, n_predict, 128, -1, "-n", "--predict", "N", IN(run),                                          \
                 "tokens to generate (default 128); -1: until the context is full; 0: evaluate the prompt")   \
         X(Str, n_prompt, "512", 0, "-p", "--n-prompt", "N,...", IN(bench), "prompt lengths (default 512)")   \
-        X(Str, n_gen, "128", 0, "-n", "--n-gen", "N,...", IN(bench), "tokens to generate (default 128)")     \
+        X(Str, n_gen, "128", 0, "-n", "--n-gen", "N,...", IN(bench),                                         \
+                "tokens to generate, greedily (default 128)")                                                \
         X(Str, n_depth, "0", 0, "-d", "--n-depth", "N,...", IN(bench), "tokens before the test (default 0)") \
         X(Num, reps, 5, 1, "-r", "--repetitions", "N", IN(bench), "repetitions of each test (default 5)")    \
+        X(Flag, batched, false, 0, NULL, "--batched", NULL, IN(bench),                                       \
+                "measure sequences that decode together, as llama-batched-bench does, by the lists:")        \
+        X(Str, npp, "128", 0, "-npp", "--npp", "N,...", IN(bench), "prompt lengths (default 128)")           \
+        X(Str, ntg, "128", 0, "-ntg", "--ntg", "N,...", IN(bench), "tokens to generate (default 128)")       \
+        X(Str, npl, "1,2,4,8,16,32", 0, "-npl", "--npl", "N,...", IN(bench),                                 \
+                "sequences (default 1,2,4,8,16,32)")                                                         \
         X(Num, ctx, 0, 0, "-c", "--ctx-size", "N", IN(inspect) | IN(run) | IN(logits) | IN(verify),          \
                 "context size (default: the model's, at most 4096)")                                         \
         X(Num, window, 512, 4, "-c", "--ctx-size", "N", IN(perplexity), "window size (default 512)")         \

@@ -14,6 +14,7 @@ typedef struct Run {
         moec_sampling s;
         moec_utf8 utf8;
         int n_new, n_step; /* tokens sampled; of them, evaluated */
+        int at_once;       /* tokens to ask for: many, but text is to come often */
         double prompt_s, decode_s;
         const char *stop; /* why: "limit", "end", "context", "interrupt" */
 } Run;
@@ -158,44 +159,68 @@ static int evaluate_prompt(Run *r)
 
 /* ---- generating ---- */
 
-/* One token; *go says whether another may follow. */
-static int next(Run *r, bool *go)
+#define MOST  32    /* tokens at once */
+#define OFTEN 0.025 /* seconds between pieces of text, unless one token takes longer */
+
+static int say(Run *r, int32_t id)
 {
         moec_error e = {0};
-        moec_token t = {.logits = true};
         const char *piece;
         size_t len;
-        *go = false;
-        if (moec_sample(r->c, 0, &r->s, &t.id, &e) != MOEC_OK ||
-                moec_piece(r->m, t.id, false, &piece, &len, &e) != MOEC_OK)
+        if (moec_piece(r->m, id, false, &piece, &len, &e) != MOEC_OK)
                 return failed(&e);
         r->n_new++;
-        int status = put(r, piece, len, false);
-        if (status)
-                return status;
-        if (!r->a->ignore_eos && moec_is_end(r->m, t.id))
+        if (!r->a->ignore_eos && moec_is_end(r->m, id))
                 r->stop = "end";
         else if (r->n_new == r->a->n_predict)
                 r->stop = "limit";
-        else if (moec_seq_len(r->c, 0) == moec_n_ctx(r->c))
-                r->stop = "context";
-        if (r->stop)
-                return 0;
-        if (moec_step(r->c, &t, 1, NULL, &e) != MOEC_OK)
+        return put(r, piece, len, false);
+}
+
+/* A token behind which there is none: it is not evaluated. */
+static int last(Run *r)
+{
+        moec_error e = {0};
+        int32_t id;
+        if (moec_sample(r->c, 0, &r->s, &id, &e) != MOEC_OK)
                 return failed(&e);
-        r->n_step++;
-        *go = true;
-        return 0;
+        r->stop = "context";
+        return say(r, id);
+}
+
+/* n tokens, or fewer; each is evaluated. */
+static int some(Run *r, int n)
+{
+        moec_error e = {0};
+        int32_t ids[MOST];
+        int did = 0, status = 0;
+        double start = seconds();
+        moec_status st = moec_generate(r->c, 0, &r->s, n, r->a->ignore_eos, ids, &did, &e);
+        double each = (seconds() - start) / (did ? did : 1);
+        r->n_step += did;
+        for (int i = 0; i < did && !status; i++)
+                status = say(r, ids[i]);
+        int most = 2 * n < MOST ? 2 * n : MOST;
+        r->at_once = each * most < OFTEN ? most : each < OFTEN ? (int)(OFTEN / each) : 1;
+        return status ? status : st != MOEC_OK && !interrupted() ? failed(&e) : 0;
+}
+
+static int next(Run *r)
+{
+        int room = moec_n_ctx(r->c) - moec_seq_len(r->c, 0), n = r->at_once;
+        if (r->a->n_predict > 0 && r->a->n_predict - r->n_new - 1 < room)
+                room = r->a->n_predict - r->n_new - 1;
+        return room ? some(r, n < room ? n : room) : last(r);
 }
 
 static int generate(Run *r)
 {
-        bool go = r->a->n_predict != 0;
         int status = 0;
         double start = seconds();
-        r->stop = go ? NULL : "limit";
-        while (go && !status && !interrupted())
-                status = next(r, &go);
+        r->stop = r->a->n_predict ? NULL : "limit";
+        r->at_once = 1;
+        while (!r->stop && !status && !interrupted())
+                status = next(r);
         if (interrupted() && !r->stop)
                 r->stop = "interrupt";
         r->decode_s = seconds() - start;

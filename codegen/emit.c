@@ -143,13 +143,24 @@ static u32 state_index(const Emit *m, const Graph *g, Ref r)
 static void add_weight(PlanLaunch *l, const Graph *g, const Node *n, const Weight *w)
 {
         u64 bytes = weight_bytes(w);
-        bool each = (n->op == OP_experts_up || n->op == OP_experts_down) && in_get(n, S_order) == REF_NONE;
         if (n->op == OP_embed)
                 l->bytes_tok += bytes / w->dim[0];
-        else if (each && w->rank == 3)
-                l->bytes_tok += bytes / w->dim[0] * (u64)ref_type(g, in_get(n, S_route)).dim[1].n;
-        else
+        else if ((n->op == OP_experts_up || n->op == OP_experts_down) && w->rank == 3) {
+                l->bytes_expert += bytes / w->dim[0];
+                l->n_expert = (u32)w->dim[0];
+                l->n_used = (u32)ref_type(g, in_get(n, S_route)).dim[1].n;
+        } else
                 l->bytes_fixed += bytes;
+}
+
+static void add_value(PlanLaunch *l, const Graph *g, const Node *n, u32 value)
+{
+        DimSym rows = g->val[value].type.dim[0].sym == DIM_n_out ? DIM_n_out : DIM_n_tok;
+        u64 each = value_bytes(g, value) / MAX(g->max[rows], 1);
+        if (rows == DIM_n_out || n->op == OP_rows)
+                l->bytes_out += each;
+        else
+                l->bytes_tok += each;
 }
 
 static void count_bytes(PlanLaunch *l, const Graph *g, const Node *n, const Sel *s)
@@ -159,7 +170,7 @@ static void count_bytes(PlanLaunch *l, const Graph *g, const Node *n, const Sel 
                 if (s->arg[i].kind == PLAN_W)
                         add_weight(l, g, n, &g->weight[ref_idx(r)]);
                 else if (s->arg[i].kind == PLAN_BUF)
-                        l->bytes_tok += value_bytes(g, ref_idx(r)) / MAX(g->max[DIM_n_tok], 1);
+                        add_value(l, g, n, ref_idx(r));
         }
         if (n->op == OP_attend) {
                 const State *st = &g->state[ref_idx(ref_state(g, in_get(n, S_kv)))];

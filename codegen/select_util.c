@@ -34,6 +34,18 @@ static void cuda_random(Sel *s)
         kernel(s, 256, 2);
         facts_piece(s->key);
 }
+static void cuda_read(Sel *s)
+{
+        kernel(s, 512, 4);
+        key_int(s->key, "BLOCKS", 2);
+}
+static void cuda_draw(Sel *s)
+{
+        kernel(s, 512, 3);
+        key_int(s->key, "ENDS", PLAN_ENDS);
+        key_int(s->key, "DRAWS", PLAN_DRAWS);
+        key_int(s->key, "GROUPS", PLAN_GROUPS);
+}
 
 bool select_util(Arena *a, PlanRole role, Target target, Sel *s)
 {

@@ -41,7 +41,8 @@ static void info_from_plan(moec_model *m)
                 .is_plan = true,
                 .n_params = meta->n_params,
                 .weight_bytes = meta->weight_bytes,
-                .bytes_per_token = meta->bytes_per_token};
+                .bytes_per_token = meta->bytes_per_token,
+                .params_per_token = meta->params_per_token};
 }
 
 moec_status model_from_plan(

@@ -31,6 +31,10 @@ typedef struct Backend {
         moec_status (*step)(void *self, const Batch *b, float *logits, moec_error *e); /* as rt_step */
         void (*trim)(void *self, u32 seq, u32 len); /* NULL: nothing to do */
         void (*free)(void *self);
+        bool (*keeps)(void *self, const Batch *b); /* as rt_keeps, and so on; NULL: logits are always given */
+        moec_status (*logits)(void *self, float *logits, moec_error *e);
+        bool (*draws)(void *self);
+        moec_status (*draw)(void *self, const Draw *d, i32 *id, u32 *n, moec_error *e); /* NULL: never */
 } Backend;
 
 /* The last logits kept of a sequence: those after its first `len` tokens. */
@@ -50,7 +54,9 @@ struct moec_context {
         u32 n_vocab, n_batch, n_ctx, n_seq;
         i32 *id, *pos, *seq; /* [n_batch], for a step */
         u32 *out;
-        float *logits; /* [cap_rows, n_vocab] */
+        float *logits; /* [cap_rows, n_vocab]: the last step's, */
+        bool kept;     /* unless the target has kept them; */
+        u32 kept_rows; /* so many */
         u32 cap_rows;
         Last *last;    /* [n_seq] */
         void *scratch; /* for sample() */
@@ -59,6 +65,12 @@ struct moec_context {
         moec_timing timing;
         moec_profile_row *rows; /* of the last profile */
 };
+
+/* api_run.c: the last step's logits to the host, where they are not there. */
+moec_status fetch_logits(moec_context *c, moec_error *e);
+/* Before a step of these tokens, or a draw: the sequences that are not in it keep their logits elsewhere, and
+ * those in it have none. */
+moec_status save_others(moec_context *c, const moec_token *tok, u32 n, moec_error *e);
 
 /* What comes after a compiled executable's plan, the last bytes of the file. The plan starts at a multiple of
  * PLAN_PAGE. */

@@ -47,27 +47,45 @@ static moec_status profile_rows(moec_context *c, const Plan *p, const RtProfile 
         return MOEC_OK;
 }
 
-/* Chrome's trace event format: complete events, microseconds. */
-static void trace_json(const Plan *p, const RtProfile *f, Buf *b)
+/* The name that Chrome shows: of the one process (what: "process_name") or its one track ("thread_name"). */
+static void trace_name(Buf *b, const char *what, const char *name)
 {
-        double start = f->n_sample ? f->sample[0].start : 0;
+        buf_fmt(b, "\n{\"name\":\"%s\",\"ph\":\"M\",\"pid\":1,\"tid\":1,\"args\":{\"name\":", what);
+        buf_json(b, name, strlen(name));
+        buf_str(b, "}}");
+}
+
+/* "blk.3.experts_up": experts_up in layer 3. */
+static void trace_launch(Buf *b, const Plan *p, const RtSample *s, double start)
+{
+        const PlanLaunch *l = &p->LAUNCH[s->launch];
+        const char *label = plan_str(p, l->label), *kernel = plan_str(p, p->KERNEL[l->kernel].name);
+        const char *dot = strrchr(label, '.'), *op = dot ? dot + 1 : label;
+        buf_str(b, ",\n{\"name\":");
+        buf_json(b, label, strlen(label));
+        buf_str(b, ",\"cat\":");
+        buf_json(b, op, strlen(op));
+        buf_fmt(b, ",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"kernel\":",
+                (s->start - start) * 1e6, s->seconds * 1e6);
+        buf_json(b, kernel, strlen(kernel));
+        buf_fmt(b, ",\"n_tok\":%u,\"bytes\":%llu,\"GB/s\":%.2f}}", s->n_tok, (unsigned long long)s->bytes,
+                s->seconds > 0 ? (double)s->bytes * 1e-9 / s->seconds : 0);
+}
+
+/* Chrome's trace event format: complete events, microseconds. */
+static void trace_json(const Plan *p, const RtProfile *f, const char *target, Buf *b)
+{
         buf_str(b, "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[");
-        for (u64 i = 0; i < f->n_sample; i++) {
-                const RtSample *s = &f->sample[i];
-                const PlanLaunch *l = &p->LAUNCH[s->launch];
-                const char *label = plan_str(p, l->label), *kernel = plan_str(p, p->KERNEL[l->kernel].name);
-                buf_str(b, i ? ",\n{\"name\":" : "\n{\"name\":");
-                buf_json(b, label, strlen(label));
-                buf_str(b, ",\"cat\":");
-                buf_json(b, kernel, strlen(kernel));
-                buf_fmt(b,
-                        ",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"n_tok\":%u}}",
-                        (s->start - start) * 1e6, s->seconds * 1e6, s->n_tok);
-        }
+        trace_name(b, "process_name", target);
+        buf_char(b, ',');
+        trace_name(b, "thread_name", "launches");
+        for (u64 i = 0; i < f->n_sample; i++)
+                trace_launch(b, p, &f->sample[i], f->sample[0].start);
         buf_str(b, "\n]}\n");
 }
 
-static moec_status write_trace(const Plan *p, const RtProfile *f, const char *path, moec_error *e)
+static moec_status write_trace(
+        const Plan *p, const RtProfile *f, const char *target, const char *path, moec_error *e)
 {
         Buf *b = calloc(1, sizeof *b); /* on the heap: a jump leaves it as it is */
         moec_status st;
@@ -75,7 +93,7 @@ static moec_status write_trace(const Plan *p, const RtProfile *f, const char *pa
         if (!b)
                 return fail(e, MOEC_NO_MEMORY, "out of memory writing %s", path);
         if (TRAP(&t) == 0) {
-                trace_json(p, f, b);
+                trace_json(p, f, target, b);
                 trap_pop(&t);
                 st = file_write(path, b->p, b->len, 0644, e);
         } else
@@ -96,7 +114,7 @@ moec_status moec_profile_stop(
         const Plan *p = c->plan ? c->plan : c->model->plan;
         moec_status st = profile_rows(c, p, f, n, e);
         if (st == MOEC_OK && trace_path)
-                st = write_trace(p, f, trace_path, e);
+                st = write_trace(p, f, c->timing.target, trace_path, e);
         if (st == MOEC_OK)
                 *rows = c->rows;
         else

@@ -19,7 +19,28 @@ static moec_status rt_backend_step(void *self, const Batch *b, float *logits, mo
         return rt_step(self, b, logits, e);
 }
 
-static const Backend rt_backend = {rt_backend_step, NULL, rt_backend_free};
+static bool rt_backend_keeps(void *self, const Batch *b)
+{
+        return rt_keeps(self, b);
+}
+
+static moec_status rt_backend_logits(void *self, float *logits, moec_error *e)
+{
+        return rt_logits(self, logits, e);
+}
+
+static bool rt_backend_draws(void *self)
+{
+        return rt_draws(self);
+}
+
+static moec_status rt_backend_draw(void *self, const Draw *d, i32 *id, u32 *n, moec_error *e)
+{
+        return rt_draw(self, d, id, n, e);
+}
+
+static const Backend rt_backend = {rt_backend_step, NULL, rt_backend_free, rt_backend_keeps,
+        rt_backend_logits, rt_backend_draws, rt_backend_draw};
 
 /* A positive option, or its default. */
 static moec_status positive(int value, u32 def, u32 max, const char *name, u32 *out, moec_error *e)
@@ -180,25 +201,6 @@ int moec_n_ctx(const moec_context *c)
 
 /* ---- steps ---- */
 
-/* The next step's logits go where the last one's are: sequences that are not in it keep theirs elsewhere. */
-static moec_status save_others(moec_context *c, const moec_token *tok, u32 n, moec_error *e)
-{
-        for (u32 i = 0; i < n; i++)
-                if (c->last[tok[i].seq].where == LAST_STEP)
-                        c->last[tok[i].seq].where = LAST_NONE;
-        size_t bytes = sizeof(float) * c->n_vocab;
-        for (u32 s = 0; s < c->n_seq; s++) {
-                Last *l = &c->last[s];
-                if (l->where != LAST_STEP)
-                        continue;
-                if (!l->saved && !(l->saved = malloc(bytes)))
-                        return fail(e, MOEC_NO_MEMORY, "out of memory for the logits of sequence %u", s);
-                memcpy(l->saved, c->logits + (u64)l->row * c->n_vocab, bytes);
-                l->where = LAST_SAVED;
-        }
-        return MOEC_OK;
-}
-
 static moec_status logits_room(moec_context *c, u32 rows, moec_error *e)
 {
         if (rows <= c->cap_rows)
@@ -209,6 +211,39 @@ static moec_status logits_room(moec_context *c, u32 rows, moec_error *e)
         if (!c->logits)
                 return fail(e, MOEC_NO_MEMORY, "out of memory for %u rows of logits", rows);
         c->cap_rows = rows;
+        return MOEC_OK;
+}
+
+moec_status fetch_logits(moec_context *c, moec_error *e)
+{
+        moec_status st;
+        if (!c->kept)
+                return MOEC_OK;
+        if ((st = logits_room(c, c->kept_rows, e)) != MOEC_OK ||
+                (st = c->back->logits(c->self, c->logits, e)) != MOEC_OK)
+                return st;
+        c->kept = false;
+        return MOEC_OK;
+}
+
+moec_status save_others(moec_context *c, const moec_token *tok, u32 n, moec_error *e)
+{
+        moec_status st;
+        for (u32 i = 0; i < n; i++)
+                if (c->last[tok[i].seq].where == LAST_STEP)
+                        c->last[tok[i].seq].where = LAST_NONE;
+        size_t bytes = sizeof(float) * c->n_vocab;
+        for (u32 s = 0; s < c->n_seq; s++) {
+                Last *l = &c->last[s];
+                if (l->where != LAST_STEP)
+                        continue;
+                if ((st = fetch_logits(c, e)) != MOEC_OK)
+                        return st;
+                if (!l->saved && !(l->saved = malloc(bytes)))
+                        return fail(e, MOEC_NO_MEMORY, "out of memory for the logits of sequence %u", s);
+                memcpy(l->saved, c->logits + (u64)l->row * c->n_vocab, bytes);
+                l->where = LAST_SAVED;
+        }
         return MOEC_OK;
 }
 
@@ -241,9 +276,12 @@ moec_status moec_step(moec_context *c, const moec_token *tok, int n, const float
         if (n == 0)
                 return MOEC_OK;
         if ((st = make_batch(c, tok, (u32)n, &b, e)) != MOEC_OK ||
-                (st = save_others(c, tok, b.n, e)) != MOEC_OK ||
-                (st = logits_room(c, b.n_out, e)) != MOEC_OK ||
-                (st = c->back->step(c->self, &b, c->logits, e)) != MOEC_OK)
+                (st = save_others(c, tok, b.n, e)) != MOEC_OK)
+                return st;
+        c->kept = !logits && c->back->keeps && c->back->keeps(c->self, &b);
+        c->kept_rows = b.n_out;
+        if ((!c->kept && (st = logits_room(c, b.n_out, e)) != MOEC_OK) ||
+                (st = c->back->step(c->self, &b, c->kept ? NULL : c->logits, e)) != MOEC_OK)
                 return st;
         kv_append(c->kv, tok, b.n);
         for (u32 i = 0; i < b.n_out; i++) {

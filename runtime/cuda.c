@@ -196,7 +196,7 @@ static moec_status check_launches(const CudaRt *c, moec_error *e)
 
 #define SMALLEST 256          /* bytes of an allocation */
 #define ROUNDED  (2ull << 20) /* to what the device may round one up */
-#define N_ALLOC  9 /* with those that weights are loaded through; one is for the gaps between weights */
+#define N_ALLOC  10 /* with those that weights are loaded through; one is for the gaps between weights */
 
 static u64 weights_room(const Plan *p)
 {
@@ -253,6 +253,12 @@ static moec_status alloc_memory(CudaRt *c, moec_error *e)
         return MOEC_OK;
 }
 
+void cuda_inputs(const CudaRt *c, u64 at[N_PLAN_INPUT])
+{
+        for (u64 i = 0; i < N_PLAN_INPUT; i++)
+                at[i] = c->dim + PLAN_ALIGN + i * rt_round(4ull * c->rt.max_tok);
+}
+
 static moec_status resolve_args(CudaRt *c, moec_error *e)
 {
         const Plan *p = c->rt.plan;
@@ -264,8 +270,7 @@ static moec_status resolve_args(CudaRt *c, moec_error *e)
                 return fail(e, MOEC_NO_MEMORY, "out of memory loading a plan");
         }
         RtPlaces places = {.arena = c->arena, .kv = c->kv, .weight = weight};
-        for (u64 i = 0; i < N_PLAN_INPUT; i++)
-                places.input[i] = c->dim + PLAN_ALIGN + i * rt_round(4ull * c->rt.max_tok);
+        cuda_inputs(c, places.input);
         for (u64 i = 0; i < n_weight; at += cuda_weight_room(&p->WEIGHT[i++]))
                 weight[i] = at;
         moec_status st = rt_resolve(&c->rt, &places, c->arg, e);
@@ -283,7 +288,7 @@ moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e)
         if ((st = check_launches(c, e)) != MOEC_OK || (st = take_device(c, e)) != MOEC_OK)
                 return st;
         if ((st = load_code(c, e)) != MOEC_OK || (st = check_memory(c, e)) != MOEC_OK ||
-                (st = alloc_memory(c, e)) != MOEC_OK)
+                (st = alloc_memory(c, e)) != MOEC_OK || (st = cuda_draw_open(c, e)) != MOEC_OK)
                 return st;
         if ((st = cuda_load_weights(c, e)) != MOEC_OK)
                 return st;
@@ -293,14 +298,16 @@ moec_status cuda_open(Rt *rt, const moec_options *opt, moec_error *e)
 static void free_device(CudaRt *c)
 {
         const Driver *d = c->d;
-        const CuPtr memory[] = {c->weights, c->kv, c->arena, c->dim};
-        void *const pinned[] = {c->host_dim, c->host_logits};
+        const CuPtr memory[] = {c->weights, c->kv, c->arena, c->dim, c->draw};
+        void *const pinned[] = {c->host_dim, c->host_logits, c->host_draw};
         d->cuCtxSetCurrent(c->context);
         if (c->stream)
                 d->cuStreamSynchronize(c->stream);
         for (u64 i = 0; c->graph && i < plan_count(c->rt.plan, PLAN_PHASE); i++)
                 if (c->graph[i])
                         d->cuGraphExecDestroy(c->graph[i]);
+        if (c->draw_graph)
+                d->cuGraphExecDestroy(c->draw_graph);
         for (u64 i = 0; c->module && i < plan_count(c->rt.plan, PLAN_KERNEL); i++)
                 if (c->module[i])
                         d->cuModuleUnload(c->module[i]);
@@ -329,4 +336,6 @@ void cuda_close(Rt *rt)
         free(c->shared);
         free(c->graph);
         free(c->arg);
+        free(c->span);
+        free(c->timed);
 }

@@ -1,4 +1,6 @@
 #include "runtime/exec_part.h"
+#include <math.h>
+#include "runtime/sample.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -282,9 +284,11 @@ moec_status rt_step(Rt *rt, const Batch *b, float *logits, moec_error *e)
         u32 out = 0;
         for (u32 from = 0; from < b->n;) {
                 Part p = next_part(rt, b, from, out);
-                moec_status st = rt->target->run(rt, b, &p, logits + out * n_vocab, e);
+                moec_status st = rt->target->run(rt, b, &p, logits ? logits + out * n_vocab : NULL, e);
                 if (st != MOEC_OK)
                         return st;
+                rt->kept_phase = p.phase;
+                rt->kept_rows = p.n_out;
                 out += p.n_out;
                 from += p.n;
                 if (from < b->n && rt->progress && !rt->progress(rt->user, "running", from, b->n))
@@ -292,6 +296,36 @@ moec_status rt_step(Rt *rt, const Batch *b, float *logits, moec_error *e)
                                 e, MOEC_INTERRUPTED, "stopped after %u of %u tokens of a step", from, b->n);
         }
         return MOEC_OK;
+}
+
+bool rt_keeps(const Rt *rt, const Batch *b)
+{
+        Part p = next_part(rt, b, 0, 0);
+        for (u32 from = p.n; p.n_out == 0 && from < b->n; from += p.n)
+                p = next_part(rt, b, from, 0);
+        return rt->target->logits && p.n_out == b->n_out && p.from + p.n == b->n;
+}
+
+moec_status rt_logits(Rt *rt, float *logits, moec_error *e)
+{
+        return rt->target->logits(rt, rt->kept_phase, rt->kept_rows, logits, e);
+}
+
+bool rt_draws(const Rt *rt)
+{
+        return rt->target->draw && plan_util(rt->plan, PLAN_draw) != UINT32_MAX &&
+               rt->plan->META->n_vocab <= SAMPLE_MAX_VOCAB && !rt->hook && !rt->profiling;
+}
+
+moec_status rt_draw(Rt *rt, const Draw *d, i32 *id, u32 *n, moec_error *e)
+{
+        Draw some = *d;
+        some.n = MIN(d->n, PLAN_DRAWS);
+        *n = 0;
+        moec_status st = rt->target->draw(rt, &some, id, n, e);
+        rt->kept_phase = 0;
+        rt->kept_rows = *n != 0;
+        return st;
 }
 
 /* ---- looking inside ---- */
@@ -334,15 +368,23 @@ moec_status rt_bandwidth(Rt *rt, double *bytes_per_s, moec_error *e)
 
 /* ---- times ---- */
 
+/* How many experts n tokens choose, if each chooses at random. */
+static double touched(const PlanLaunch *l, u32 n)
+{
+        return l->n_expert ? l->n_expert * (1 - pow(1 - (double)l->n_used / l->n_expert, n)) : 0;
+}
+
 void rt_record(Rt *rt, u32 launch, const Part *part, double start, double seconds)
 {
         RtProfile *p = &rt->profile;
         const PlanLaunch *l = &rt->plan->LAUNCH[launch];
+        u64 bytes = l->bytes_fixed + l->bytes_tok * part->n + l->bytes_ctx * part->past +
+                    l->bytes_out * part->n_out + (u64)llround((double)l->bytes_expert * touched(l, part->n));
         p->calls[launch]++;
         p->seconds[launch] += seconds;
-        p->bytes[launch] += l->bytes_fixed + l->bytes_tok * part->n + l->bytes_ctx * part->past;
+        p->bytes[launch] += bytes;
         if (p->n_sample < RT_MAX_SAMPLES)
-                p->sample[p->n_sample++] = (RtSample){launch, part->n, start, seconds};
+                p->sample[p->n_sample++] = (RtSample){launch, part->n, bytes, start, seconds};
 }
 
 moec_status rt_profile_start(Rt *rt, moec_error *e)

@@ -29,6 +29,29 @@ void rt_close(Rt *rt); /* NULL is fine */
  * has checked. MOEC_INTERRUPTED, between parts, where the progress callback says so. */
 moec_status rt_step(Rt *rt, const Batch *b, float *logits, moec_error *e);
 
+/* Whether the step's logits can stay with the target. rt_step then takes logits NULL; until the next step
+ * rt_logits fetches them all, and rt_draw draws from them. */
+bool rt_keeps(const Rt *rt, const Batch *b);
+moec_status rt_logits(Rt *rt, float *logits, moec_error *e);
+
+/* Tokens of one sequence, drawn and evaluated by the target without the host in between. */
+typedef struct Draw {
+        const moec_sampling *s; /* has passed sample_check */
+        u32 seq, n;             /* at most so many tokens, for which there is room: at least 1 */
+        const i32 *said;        /* [n_said], the sequence so far */
+        u32 n_said;
+        const u32 *end; /* [n_end], at most PLAN_ENDS: after one of these tokens nothing is drawn */
+        u32 n_end;
+        const float *logits; /* of the last token said; NULL: row `row` of the last step's, which the target
+                                kept */
+        u32 row;
+} Draw;
+bool rt_draws(const Rt *rt); /* whether there is rt_draw, as things are: hooks and profiles are for steps */
+/* id: room for d->n. *n: how many; fewer than d->n after an end token, an error, or as many as are done at
+ * once (PLAN_DRAWS). What sample() would say of the logits behind these tokens is returned when they are
+ * drawn. With *n above 0 the last one's logits are kept, row 0; with 0 the last step's logits are lost. */
+moec_status rt_draw(Rt *rt, const Draw *d, i32 *id, u32 *n, moec_error *e);
+
 Pool *rt_pool(const Rt *rt);
 RtMemory rt_memory(const Rt *rt);
 void rt_describe(const Rt *rt, char out[64]); /* the target, for people: "cpu native, 16 threads" */
@@ -48,6 +71,7 @@ void rt_write(Rt *rt, u64 arena_offset, const void *src, u64 bytes);
 typedef struct RtSample {
         u32 launch;
         u32 n_tok;
+        u64 bytes;
         double start, seconds; /* now_s() */
 } RtSample;
 typedef struct RtProfile {

@@ -145,7 +145,7 @@ static moec_status cpu_run(Rt *rt, const Batch *b, const Part *p, float *logits,
                 if (rt->hook)
                         rt->hook(rt->hook_user, p->phase, i);
         }
-        if (p->n_out)
+        if (p->n_out && logits)
                 memcpy(logits, c->arena + f->logits, 4ull * p->n_out * rt->plan->META->n_vocab);
         return MOEC_OK;
 }
@@ -231,5 +231,5 @@ static moec_status cpu_bandwidth(Rt *rt, double *bytes_per_s, moec_error *e)
         return cpu_read_bandwidth(rt->pool, bytes_per_s, e);
 }
 
-const RtTarget rt_cpu = {
-        "cpu", sizeof(CpuRt), cpu_open, cpu_close, cpu_run, cpu_read, cpu_write, cpu_bandwidth, cpu_describe};
+const RtTarget rt_cpu = {"cpu", sizeof(CpuRt), cpu_open, cpu_close, cpu_run, cpu_read, cpu_write,
+        cpu_bandwidth, cpu_describe, NULL, NULL};

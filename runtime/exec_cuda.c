@@ -14,9 +14,7 @@ static const u32 *grid_size(const CudaRt *c, u32 phase, u32 size[N_PLAN_DIM])
         return size;
 }
 
-/* early: may start when the launch in front of it on the stream still runs; the kernel waits for that itself.
- */
-static int launch(const CudaRt *c, u32 phase, u32 i, bool early)
+int cuda_launch(const CudaRt *c, u32 phase, u32 i, bool early)
 {
         const PlanLaunch *l = &c->rt.plan->LAUNCH[i];
         const PlanKernel *k = &c->rt.plan->KERNEL[l->kernel];
@@ -38,7 +36,7 @@ static int launch(const CudaRt *c, u32 phase, u32 i, bool early)
         return c->d->cuLaunchKernelEx(&how, c->kernel[l->kernel], &param, NULL);
 }
 
-static moec_status bad_launch(const CudaRt *c, int rc, u32 i, moec_error *e)
+moec_status cuda_bad_launch(const CudaRt *c, int rc, u32 i, moec_error *e)
 {
         const PlanLaunch *l = &c->rt.plan->LAUNCH[i];
         char what[256];
@@ -49,7 +47,7 @@ static moec_status bad_launch(const CudaRt *c, int rc, u32 i, moec_error *e)
 
 /* ---- a phase as a graph ---- */
 
-static moec_status capture(CudaRt *c, u32 phase, moec_error *e)
+moec_status cuda_capture(CudaRt *c, u32 phase, bool draw, u32 n, CuGraphExec **x, moec_error *e)
 {
         const Driver *d = c->d;
         const PlanPhase *f = &c->rt.plan->PHASE[phase];
@@ -58,60 +56,29 @@ static moec_status capture(CudaRt *c, u32 phase, moec_error *e)
                 d, d->cuStreamBeginCapture(c->stream, CU_CAPTURE_RELAXED), "beginning a graph", e);
         if (st != MOEC_OK)
                 return st;
-        for (u32 i = f->launch; st == MOEC_OK && i < f->launch + f->n_launch; i++)
-                st = bad_launch(c, launch(c, phase, i, c->device.major >= 9 && i > f->launch), i, e);
+        if (draw)
+                st = cuda_draw_launch(c, e);
+        for (u32 i = f->launch; st == MOEC_OK && i < f->launch + n; i++)
+                st = cuda_bad_launch(
+                        c, cuda_launch(c, phase, i, c->device.major >= 9 && (draw || i > f->launch)), i, e);
         int rc = d->cuStreamEndCapture(c->stream, &graph);
         if (st == MOEC_OK)
                 st = driver_check(d, rc, "ending a graph", e);
         if (st == MOEC_OK)
-                st = driver_check(d, d->cuGraphInstantiate(&c->graph[phase], graph, 0), "making a graph", e);
+                st = driver_check(d, d->cuGraphInstantiate(x, graph, 0), "making a graph", e);
         if (graph)
                 d->cuGraphDestroy(graph);
         return st;
 }
 
-static moec_status run_graph(CudaRt *c, u32 phase, moec_error *e)
+moec_status cuda_run_graph(CudaRt *c, u32 phase, moec_error *e)
 {
         moec_status st = MOEC_OK;
         if (!c->graph[phase])
-                st = capture(c, phase, e);
+                st = cuda_capture(c, phase, false, c->rt.plan->PHASE[phase].n_launch, &c->graph[phase], e);
         if (st == MOEC_OK)
                 st = driver_check(
                         c->d, c->d->cuGraphLaunch(c->graph[phase], c->stream), "launching a graph", e);
-        return st;
-}
-
-/* ---- one launch after the other, for hooks and profiles ---- */
-
-static moec_status run_one(CudaRt *c, u32 i, const Part *p, moec_error *e)
-{
-        const Driver *d = c->d;
-        double start = now_s();
-        float ms = 0;
-        int rc = d->cuEventRecord(c->event[0], c->stream);
-        if (rc == CU_OK)
-                rc = launch(c, p->phase, i, false);
-        if (rc == CU_OK)
-                rc = d->cuEventRecord(c->event[1], c->stream);
-        if (rc == CU_OK)
-                rc = d->cuStreamSynchronize(c->stream);
-        if (rc == CU_OK)
-                rc = d->cuEventElapsedTime(&ms, c->event[0], c->event[1]);
-        if (rc != CU_OK)
-                return bad_launch(c, rc, i, e);
-        if (c->rt.profiling)
-                rt_record(&c->rt, i, p, start, (double)ms * 1e-3);
-        if (c->rt.hook)
-                c->rt.hook(c->rt.hook_user, p->phase, i);
-        return MOEC_OK;
-}
-
-static moec_status run_each(CudaRt *c, const Part *p, moec_error *e)
-{
-        const PlanPhase *f = &c->rt.plan->PHASE[p->phase];
-        moec_status st = MOEC_OK;
-        for (u32 i = f->launch; st == MOEC_OK && i < f->launch + f->n_launch; i++)
-                st = run_one(c, i, p, e);
         return st;
 }
 
@@ -126,14 +93,39 @@ static moec_status late_error(CudaRt *c, moec_error *e)
         return st;
 }
 
+moec_status cuda_ready(CudaRt *c, moec_error *e)
+{
+        moec_status st = late_error(c, e);
+        return st == MOEC_OK ? driver_check(c->d, c->d->cuCtxSetCurrent(c->context), "using the device", e)
+                             : st;
+}
+
+static int fetch_logits(const CudaRt *c, u32 phase, u64 bytes)
+{
+        CuPtr at = c->arena + c->rt.plan->PHASE[phase].logits;
+        return bytes ? c->d->cuMemcpyDtoHAsync(c->host_logits, at, bytes, c->stream) : CU_OK;
+}
+
+static moec_status cuda_logits(Rt *rt, u32 phase, u32 n, float *logits, moec_error *e)
+{
+        CudaRt *c = (CudaRt *)(void *)rt;
+        u64 bytes = 4ull * n * rt->plan->META->n_vocab;
+        moec_status st = cuda_ready(c, e);
+        if (st == MOEC_OK)
+                st = driver_check(c->d, fetch_logits(c, phase, bytes), "fetching logits", e);
+        if (st == MOEC_OK)
+                st = driver_check(c->d, c->d->cuStreamSynchronize(c->stream), "fetching logits", e);
+        if (st == MOEC_OK)
+                memcpy(logits, c->host_logits, bytes);
+        return st;
+}
+
 static moec_status cuda_run(Rt *rt, const Batch *b, const Part *p, float *logits, moec_error *e)
 {
         CudaRt *c = (CudaRt *)(void *)rt;
         const Driver *d = c->d;
-        u64 bytes = 4ull * p->n_out * rt->plan->META->n_vocab;
-        moec_status st = late_error(c, e);
-        if (st == MOEC_OK)
-                st = driver_check(d, d->cuCtxSetCurrent(c->context), "using the device", e);
+        u64 bytes = logits ? 4ull * p->n_out * rt->plan->META->n_vocab : 0;
+        moec_status st = cuda_ready(c, e);
         if (st != MOEC_OK)
                 return st;
         *c->host_dim = (KernelDim){p->n, p->n_out, rt->n_seq, rt->n_ctx};
@@ -141,12 +133,9 @@ static moec_status cuda_run(Rt *rt, const Batch *b, const Part *p, float *logits
         st = driver_check(d, d->cuMemcpyHtoDAsync(c->dim, c->host_dim, c->input_bytes, c->stream),
                 "sending a step's tokens", e);
         if (st == MOEC_OK)
-                st = rt->hook || rt->profiling ? run_each(c, p, e) : run_graph(c, p->phase, e);
-        if (st == MOEC_OK && bytes)
-                st = driver_check(d,
-                        d->cuMemcpyDtoHAsync(c->host_logits, c->arena + rt->plan->PHASE[p->phase].logits,
-                                bytes, c->stream),
-                        "fetching logits", e);
+                st = rt->hook || rt->profiling ? cuda_look(c, p, e) : cuda_run_graph(c, p->phase, e);
+        if (st == MOEC_OK)
+                st = driver_check(d, fetch_logits(c, p->phase, bytes), "fetching logits", e);
         if (st == MOEC_OK)
                 st = driver_check(d, d->cuStreamSynchronize(c->stream), "running a step", e);
         if (st == MOEC_OK && bytes)
@@ -192,49 +181,5 @@ static void cuda_describe(const Rt *rt, char out[64])
         snprintf(out, 64, "cuda sm_%u%u, %.40s", c->device.major, c->device.minor, c->device.name);
 }
 
-/* ---- bandwidth ---- */
-
-#define PROBE_BYTES (1ull << 30)
-#define PROBE_TIMES 5
-
-/* Device to device: every byte is read and written. */
-static moec_status copy_rate(const CudaRt *c, CuPtr p, u64 half, double *rate, moec_error *e)
-{
-        const Driver *d = c->d;
-        for (int i = 0; i < PROBE_TIMES; i++) {
-                float ms = 0;
-                int rc = d->cuEventRecord(c->event[0], c->stream);
-                if (rc == CU_OK)
-                        rc = d->cuMemcpyDtoDAsync(p, p + half, half, c->stream);
-                if (rc == CU_OK)
-                        rc = d->cuEventRecord(c->event[1], c->stream);
-                if (rc == CU_OK)
-                        rc = d->cuStreamSynchronize(c->stream);
-                if (rc == CU_OK)
-                        rc = d->cuEventElapsedTime(&ms, c->event[0], c->event[1]);
-                if (rc != CU_OK)
-                        return driver_check(d, rc, "measuring bandwidth", e);
-                *rate = MAX(*rate, 2 * (double)half / ((double)ms * 1e-3));
-        }
-        return MOEC_OK;
-}
-
-static moec_status cuda_bandwidth(Rt *rt, double *bytes_per_s, moec_error *e)
-{
-        CudaRt *c = (CudaRt *)(void *)rt;
-        const Driver *d = c->d;
-        CuPtr p = 0;
-        *bytes_per_s = 0;
-        int rc = d->cuCtxSetCurrent(c->context);
-        if (rc == CU_OK)
-                rc = d->cuMemAlloc(&p, PROBE_BYTES);
-        moec_status st = driver_check(d, rc, "a buffer to measure bandwidth with", e);
-        if (st == MOEC_OK)
-                st = copy_rate(c, p, PROBE_BYTES / 2, bytes_per_s, e);
-        if (p)
-                d->cuMemFree(p);
-        return st;
-}
-
 const RtTarget rt_cuda = {"cuda", sizeof(CudaRt), cuda_open, cuda_close, cuda_run, cuda_read, cuda_write,
-        cuda_bandwidth, cuda_describe};
+        cuda_bandwidth, cuda_describe, cuda_logits, cuda_draw};

@@ -18,12 +18,17 @@ typedef struct RtTarget {
         size_t bytes;     /* of its struct, which begins with an Rt */
         moec_status (*open)(Rt *rt, const moec_options *opt, moec_error *e);
         void (*close)(Rt *rt);
-        /* logits: [p->n_out, n_vocab] */
+        /* logits: [p->n_out, n_vocab]; NULL: they stay, for `logits` */
         moec_status (*run)(Rt *rt, const Batch *b, const Part *p, float *logits, moec_error *e);
         void (*read)(Rt *rt, u64 arena_offset, void *dst, u64 bytes);
         void (*write)(Rt *rt, u64 arena_offset, const void *src, u64 bytes);
         moec_status (*bandwidth)(Rt *rt, double *bytes_per_s, moec_error *e);
         void (*describe)(const Rt *rt, char out[64]);
+        /* The first n rows that the phase's last part left. NULL: nothing ever stays. */
+        moec_status (*logits)(Rt *rt, u32 phase, u32 n, float *logits, moec_error *e);
+        /* As rt_draw, where rt_draws says so; at most PLAN_DRAWS. Leaves a row of phase 0. NULL:
+         * cannot. */
+        moec_status (*draw)(Rt *rt, const Draw *d, i32 *id, u32 *n, moec_error *e);
 } RtTarget;
 extern const RtTarget rt_cpu, rt_cuda;
 
@@ -33,7 +38,8 @@ struct Rt {
         moec_progress progress;
         void *user;
         u32 n_ctx, n_seq;
-        u32 max_tok; /* the largest phase's tokens or rows of logits */
+        u32 max_tok;               /* the largest phase's tokens or rows of logits */
+        u32 kept_phase, kept_rows; /* the last part's: where its logits are */
         Pool *pool;
         Weights weights;
         RtMemory mem;

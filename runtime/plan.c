@@ -7,8 +7,8 @@
 
 /* The file is these structs: their sizes are the format. */
 _Static_assert(sizeof(PlanHead) == 56 + 16 * N_PLAN_SECTION, "PlanHead");
-_Static_assert(sizeof(PlanMeta) == 112 && sizeof(PlanKernel) == 40 && sizeof(PlanImage) == 24, "no padding");
-_Static_assert(sizeof(PlanPhase) == 40 && sizeof(PlanLaunch) == 88 && sizeof(PlanArg) == 16, "no padding");
+_Static_assert(sizeof(PlanMeta) == 120 && sizeof(PlanKernel) == 40 && sizeof(PlanImage) == 24, "no padding");
+_Static_assert(sizeof(PlanPhase) == 40 && sizeof(PlanLaunch) == 112 && sizeof(PlanArg) == 16, "no padding");
 _Static_assert(sizeof(PlanWeight) == 88 && sizeof(PlanState) == 24 && sizeof(PlanPart) == 40, "no padding");
 _Static_assert(sizeof(PlanUtil) == 8, "no padding");
 

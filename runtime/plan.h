@@ -69,10 +69,10 @@ typedef struct PlanMeta {
         u32 act;        /* enum moec_act */
         u32 n_vocab, n_ctx_train, n_layer, n_embd, n_expert, n_expert_used;
         u32 n_launch_decode, n_kernel;
-        u32 ctk, ctv;                                /* Dtype of keys and values */
-        u64 n_params, weight_bytes, bytes_per_token; /* as moec_info */
-        Hash model;                                  /* of the GGUF's header and tensor table, all parts */
-        u64 arena_bytes;                             /* the largest phase's */
+        u32 ctk, ctv;                                                  /* Dtype of keys and values */
+        u64 n_params, weight_bytes, bytes_per_token, params_per_token; /* as moec_info */
+        Hash model;      /* of the GGUF's header and tensor table, all parts */
+        u64 arena_bytes; /* the largest phase's */
 } PlanMeta;
 
 typedef struct PlanKernel {
@@ -89,7 +89,9 @@ typedef struct PlanKernel {
  * too; that says what they do with which arguments. */
 #define PLAN_ROLES(X)                                                                                        \
         X(repack) /* rows of a weight from the file's layout to split */                                     \
-        X(random) /* random blocks of a weight, as the file would have them */
+        X(random) /* random blocks of a weight, as the file would have them */                               \
+        X(draw)   /* the next token of a sequence: PlanDraw */                                               \
+        X(read)   /* memory, to measure how fast that goes */
 
 typedef enum PlanRole {
 #define X(name) PLAN_##name,
@@ -125,12 +127,15 @@ typedef struct PlanLaunch {
         u32 kernel, label; /* label: "blk.3.experts_up" */
         u32 arg, n_arg;
         u32 dim[3], mul[3], div[3];
-        u32 node;  /* index in the phase's graph, for verify */
-        u32 trigger; /* enum PlanTrigger */
-        u32 early;   /* bit i: argument i is read before the launch's own wait */
-        u64 bytes_fixed; /* weights read whatever the step */
-        u64 bytes_tok;   /* read and written for each token */
-        u64 bytes_ctx;   /* read for each position of a token's past */
+        u32 node;             /* index in the phase's graph, for verify */
+        u32 trigger;          /* enum PlanTrigger */
+        u32 early;            /* bit i: argument i is read before the launch's own wait */
+        u64 bytes_fixed;      /* weights read whatever the step */
+        u64 bytes_tok;        /* read and written for each token */
+        u64 bytes_ctx;        /* read for each position of a token's past */
+        u64 bytes_out;        /* read and written for each row of logits */
+        u64 bytes_expert;     /* read for each expert that a token of the step chooses */
+        u32 n_expert, n_used; /* n_used of n_expert by each token */
 } PlanLaunch;
 /* When a launch lets the one behind it start (CUDA; codegen/schedule.h): at its end, after its own wait for
  * the launch in front of it, or before that. */
@@ -249,5 +254,30 @@ typedef struct KernelDim {
         u32 n_tok, n_out, n_seq, n_ctx;
 } KernelDim;
 typedef void CpuKernel(void *const *arg, const KernelDim *dim, u32 first, u32 last);
+
+/* ---- drawing tokens on a device ----
+ * The kernel of role draw is given a PlanDraw, with the sequence's tokens behind it, and the inputs ids and
+ * pos of the step that follows, which it writes. A warp a group. Settings and definition: runtime/sample.h.
+ */
+#define PLAN_DRAWS  32 /* tokens that id has room for */
+#define PLAN_ENDS   32
+#define PLAN_GROUPS 4096 /* that there may be */
+typedef enum PlanDrawn { DRAW_GOING_ON, DRAW_ENDED, DRAW_NO_LOGIT, DRAW_BAD_LOGIT } PlanDrawn;
+typedef struct PlanDraw {
+        u64 seed, seq;
+        u64 logits, next;   /* device addresses: of the logits that the next token is drawn from, and of all
+                               later ones */
+        u32 n_vocab, group; /* logits, and how many of them are a group: 64, doubled until there are no more
+                               than PLAN_GROUPS */
+        float temp, top_p, min_p, repeat_penalty;
+        i32 top_k, repeat_last;
+        u32 len;     /* tokens of the sequence: the position of the next */
+        u32 n;       /* drawn so far */
+        u32 why;     /* PlanDrawn; once it is not DRAW_GOING_ON nothing more is drawn */
+        u32 bad;     /* DRAW_BAD_LOGIT: the token whose logit is none, */
+        u32 n_end;   /* end tokens, after which nothing is drawn */
+        float value; /* and that logit */
+        i32 end[PLAN_ENDS], id[PLAN_DRAWS];
+} PlanDraw;
 
 #endif

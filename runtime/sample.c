@@ -3,8 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#define MAX_VOCAB (1u << 22)
-#define BLOCK     64 /* logits skipped at once where none can matter */
+#define BLOCK 64 /* logits skipped at once where none can matter */
 
 typedef struct Candidate {
         float logit;
@@ -114,10 +113,15 @@ static bool wrong(float l)
         return !(l <= FLT_MAX); /* NaN or +infinity */
 }
 
-static moec_status bad_logit(u32 id, float l, moec_error *e)
+moec_status sample_bad_logit(u32 id, float l, moec_error *e)
 {
         return fail(
                 e, MOEC_RUNTIME, "the logit of token %u is %g: the model's output is damaged", id, (double)l);
+}
+
+moec_status sample_no_logit(u32 n, moec_error *e)
+{
+        return fail(e, MOEC_RUNTIME, "all %u logits are -infinity: no token can be chosen", n);
 }
 
 /* Whether any of a block's logits is above the limit, or NaN. A loop that vectorises. */
@@ -174,7 +178,7 @@ static moec_status select_top(const float *l, u32 n, u32 k, Candidate *c, u32 *c
                         if (l[i] <= limit)
                                 continue;
                         if (wrong(l[i]))
-                                return bad_logit(i, l[i], e);
+                                return sample_bad_logit(i, l[i], e);
                         Candidate x = {l[i], (i32)i};
                         if (have < k) {
                                 c[have++] = x;
@@ -198,7 +202,7 @@ static moec_status greedy(const float *l, u32 n, i32 *id, moec_error *e)
         u32 have;
         moec_status st = select_top(l, n, 1, &best, &have, e);
         if (!st && !have)
-                return fail(e, MOEC_RUNTIME, "all %u logits are -infinity: no token can be chosen", n);
+                return sample_no_logit(n, e);
         if (!st)
                 *id = best.id;
         return st;
@@ -271,7 +275,7 @@ static i32 draw(Candidate *c, u64 n, float max, float temp, u32 r)
 moec_status sample(const float *logits, u32 n, const moec_sampling *s, const i32 *history, u32 n_history,
         u64 seq, u64 position, void *scratch, i32 *id, moec_error *e)
 {
-        if (!n || n > MAX_VOCAB)
+        if (!n || n > SAMPLE_MAX_VOCAB)
                 return fail(e, MOEC_USAGE, "cannot sample from a vocabulary of %u tokens", n);
         Candidate *c = scratch;
         float *copy = (float *)(c + padded(n));
@@ -288,7 +292,7 @@ moec_status sample(const float *logits, u32 n, const moec_sampling *s, const i32
         if (st)
                 return st;
         if (!have)
-                return fail(e, MOEC_RUNTIME, "all %u logits are -infinity: no token can be chosen", n);
+                return sample_no_logit(n, e);
         u64 m = have;
         float max = c[0].logit;
         for (u64 i = 1; i < m; i++)

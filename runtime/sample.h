@@ -39,13 +39,19 @@ void philox(const u32 counter[4], const u32 key[2], u32 out[4]);
  * finite and > 0; repeat_last >= -1. */
 moec_status sample_check(const moec_sampling *s, moec_error *e);
 
+#define SAMPLE_MAX_VOCAB (1u << 22) /* so that sums of weights fit 64 bits */
+
 /* Bytes that sample() needs to work in. */
 size_t sample_scratch(u32 n_vocab);
 
-/* logits: [n_vocab], not changed; n_vocab 1 to 2^22, so that the sums fit 64 bits. history: the sequence's
+/* logits: [n_vocab], not changed; n_vocab 1 to SAMPLE_MAX_VOCAB. history: the sequence's
  * tokens so far, the last one last. scratch: sample_scratch(n_vocab) bytes aligned to 8, contents of no
  * matter. Allocates nothing. Settings have passed sample_check. */
 moec_status sample(const float *logits, u32 n_vocab, const moec_sampling *s, const i32 *history,
         u32 n_history, u64 seq, u64 position, void *scratch, i32 *id, moec_error *e);
+
+/* The errors of step 1, for who finds them elsewhere. */
+moec_status sample_bad_logit(u32 id, float logit, moec_error *e);
+moec_status sample_no_logit(u32 n_vocab, moec_error *e);
 
 #endif

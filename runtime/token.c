@@ -293,3 +293,9 @@ bool token_is_end(const Token *t, i32 id)
                         return true;
         return false;
 }
+
+const u32 *token_ends(const Token *t, u32 *n)
+{
+        *n = t->v.head->n_end;
+        return t->v.head->end;
+}

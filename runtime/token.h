@@ -71,5 +71,6 @@ moec_status token_piece(const Token *t, i32 id, bool special, const char **piece
 u32 token_count(const Token *t);
 i32 token_bos(const Token *t); /* the id that encoding begins with; -1: none */
 bool token_is_end(const Token *t, i32 id);
+const u32 *token_ends(const Token *t, u32 *n); /* all that token_is_end says yes to */
 
 #endif

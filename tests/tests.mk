@@ -5,7 +5,8 @@ T_SRC  := $(wildcard $(patsubst %,tests/%/*.c,num unit ir pass token hostile))
 T_SLOW := $(wildcard tests/slow/*.c)
 T_SH   := tests/layers.sh $(filter-out %/lib.sh,$(wildcard tests/e2e/*.sh))
 T_LIB  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
-T_OBJ  := $(T_LIB) $(T_SRC:%.c=$(B)/%.o) $(T_SLOW:%.c=$(B)/%.o)
+T_GPU  := $(wildcard tests/gpu/*.c)
+T_OBJ  := $(T_LIB) $(T_SRC:%.c=$(B)/%.o) $(T_SLOW:%.c=$(B)/%.o) $(T_GPU:%.c=$(B)/%.o)
 T_BIN  := $(T_SRC:%.c=$(B)/%)
 FAKE   := $(B)/tests/fake/cuda.so $(B)/tests/fake/nvrtc.so
 export B CC OPT MODELS
@@ -32,6 +33,13 @@ suite: all $(T_BIN)
 suite-slow: all $(T_BIN) $(T_SLOW:%.c=$(B)/%)
 	@TEST_TIMEOUT=1800 tests/run.sh $(SUM:%=-t %) $(wildcard tests/slow/*.sh) $(T_SLOW:%.c=$(B)/%)
 
+# On a machine with a CUDA device. To run it where nothing can be built: copy the tree with its build folder, then
+# tests/gpu/run.sh build
+check-gpu: all $(T_GPU:%.c=$(B)/%)
+	@tests/gpu/run.sh $(B)
+$(T_GPU:%.c=$(B)/%): $(B)/%: $(B)/%.o $(patsubst %,$(B)/tests/lib/%.o,synth randdata tempdir) $(B)/libmoec.a
+	$(SAY)$(CC) -pthread $(OPT) $(CFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+
 # What uses threads, for the thread sanitizer.
 T_TSAN := $(patsubst %,$(B)/tests/unit/%,exec kv cache eval eval_moe)
 suite-threads: $(T_TSAN)
@@ -52,4 +60,4 @@ check-all:
 	@tests/run.sh -s $(SUITES:%=$(B)/sum/%)
 
 -include tests/fuzz/fuzz.mk
-.PHONY: unit check check-all suite suite-slow suite-threads
+.PHONY: unit check check-all check-gpu suite suite-slow suite-threads

@@ -62,10 +62,12 @@ INLINE F4 load_far4(const F4 *p)
 INLINE u32 shfl_xor(u32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE i32 shfl_xor(i32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE float shfl_xor(float v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
+INLINE u64 shfl_xor(u64 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE double shfl_xor(double v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE u32 shfl(u32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE i32 shfl(i32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE float shfl(float v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
+INLINE u64 shfl(u64 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE void barrier() { __syncthreads(); }
 INLINE void warp_barrier() { __syncwarp(); }
 
@@ -130,6 +132,13 @@ INLINE double nearest(double f)
         asm("cvt.rni.f64.f64 %0, %1;" : "=d"(i) : "d"(f));
         return i;
 }
+// 2^f to 2 ulp.
+INLINE float exp2_f32(float f)
+{
+        float e;
+        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(f));
+        return e;
+}
 INLINE float sqrt_f32(float f)
 {
         float s;
@@ -154,6 +163,7 @@ INLINE void pdl_wait()
 // What this thread wrote is seen by whoever sees what it writes next.
 INLINE void publish() { __threadfence(); }
 INLINE u32 atomic_inc(u32 *p) { return atomicAdd(p, 1u); }
+INLINE void atomic_add(u64 *p, u64 v) { atomicAdd(p, v); }
 
 // The block's shared memory as one T, `sh`; the runtime reads its size from the image.
 #define SHARED(T)                                                                 \
@@ -172,10 +182,18 @@ enum { WHOLE_ROOM = ARCH == 800 || ARCH == 870 ? 163 << 10 : ARCH >= 900 && ARCH
 #endif
 enum { SHARED_ROOM = WHOLE_ROOM == 227 << 10 ? 112 << 10 : WHOLE_ROOM == 163 << 10 ? 80 << 10 : 48 << 10 };
 
+INLINE u32 shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+// 16 bytes to shared memory, where this thread may read them after a wait that leaves fewer batches.
+INLINE void copy16(void *to, const void *from)
+{
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_at(to)), "l"(from) : "memory");
+}
+INLINE void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LEFT> INLINE void copies_wait_but() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
+
 // Copies that land later. A whole warp begins a batch of `bytes`, asks for its copies (16-byte parts; lane `by` is the one to do it
 // where one is enough), ends the batch; whoever waits for turn 0, 1, 0, ... of its barrier sees all of it.
 struct Landing { u64 at; };
-INLINE u32 shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 INLINE void landing_init(Landing *l)
 {
         asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_at(l)), "r"(ARCH >= 900 ? 1 : 32) : "memory");

@@ -1,5 +1,5 @@
 #!/bin/bash
-# dump, opt, verify, logits, tokenize, inspect, bench: what they print, and that it fits together.
+# dump, opt, verify, logits, tokenize, inspect: what they print, and that it fits together.
 . tests/e2e/lib.sh
 export XDG_CACHE_HOME=${LOG:-$T}/cache
 F=examples/fables.gguf
@@ -32,6 +32,8 @@ else
 fi
 expect_output "dump of Keys" '^k_experts_down_[0-9a-f]+  x[0-9]+  ' "$MOEC" dump "$F" -o keys
 expect_output "dump of sources" '^#line ' "$MOEC" dump "$F" -o kernels
+expect_output "dump of CUDA sources" '__global__.* k_experts_up_' "$MOEC" dump "$F" --target cuda:sm_90a -o kernels
+check "with the templates' lines" grep -q '^#line 1 "templates/cuda/generic/experts_up' "$T/out"
 check "with their facts" grep -q '^//   .*MOE_' "$T/out"
 
 expect_output "verify" '^passed: 64 tokens, q8 activations' "$MOEC" verify "$F"
@@ -61,14 +63,3 @@ check "BOS" [ "$(printf '' | "$MOEC" tokenize -m "$F")" = "[4093]" ]
 status=0
 echo '[1, x]' | "$MOEC" tokenize -m "$F" --decode >"$T/out" 2>"$T/err" || status=$?
 check "no array of ids" [ "$status" = 2 -a "$(grep -c 'not a JSON array' "$T/err")" = 1 ]
-
-try "$MOEC" bench -m "$F" -p 8,16 -n 4 -d 0,8 -r 2
-check "bench: a table" [ "$(grep -c '^| Fables' "$T/out")" = 6 ]
-for t in pp8 pp16 tg4 'pp8 @ d8' 'tg4 @ d8'; do check "bench: $t" grep -q " $t | .* ± " "$T/out"; done
-check "bench: a share of the roofline" grep -Eq 'tg4 \|.* [0-9.]+ % \|$' "$T/out"
-try "$MOEC" bench -m "$F" -p 0 -n 4 -r 2 -o csv
-check "bench as CSV" [ "$(wc -l <"$T/out") $(head -n 1 "$T/out" | tr , '\n' | wc -l)" = "2 22" ]
-try "$MOEC" bench -m "$F" -p 8 -n 0 -r 3 -o json --profile --trace "$T/trace.json"
-check "bench as JSON" [ "$(grep -o '"samples_ns": \[[0-9]*, [0-9]*, [0-9]*\]' "$T/out" | wc -l)" = 1 ]
-check "profile" grep -q 'k_experts_up_[0-9a-f]*  experts_up' "$T/err"
-check "trace" grep -q '"traceEvents"' "$T/trace.json"

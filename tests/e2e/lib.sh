@@ -58,6 +58,11 @@ expect_output() {
         try "$@"
         if [ "$status" -eq 0 ] && grep -Eq -e "$say" "$T/out"; then ok "$name"; else report "$name" "expected /$say/ of: $*"; fi
 }
+# NAME FILE: what is in it is JSON, and nothing else is
+expect_json() {
+        local why
+        if why=$(awk -f tests/e2e/json.awk "$2"); then ok "$1"; else not_ok "$1" "$why in: $(head -c 400 "$2")"; fi
+}
 # NAME FILE FILE
 expect_same() {
         if cmp -s "$2" "$3"; then ok "$1"; else not_ok "$1" "$(cmp "$2" "$3" 2>&1)"; fi

@@ -4,9 +4,24 @@
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
-EXPORT FakeCuda fake = {.version = 13000, .n_device = 1, .major = 9, .memory = 1ull << 33};
+EXPORT FakeCuda fake = {.version = 13000, .n_device = 1, .major = 9, .memory = 1ull << 33, .launch_ms = 1};
 
 static bool capturing;
+static int in_graph; /* launches of the graph that is being captured */
+static bool captured_draw;
+static void *drawing; /* the first argument of the kernel that draws */
+static double clock_ms;
+
+/* What events and graphs are. */
+typedef struct Made {
+        double ms; /* an event's time */
+        int launches;
+        bool draws;
+} Made;
+static Made *made(void *p)
+{
+        return p;
+}
 
 static int called(const char *name)
 {
@@ -26,7 +41,7 @@ static int called(const char *name)
 static int make(void *out)
 {
         void **p = out;
-        *p = calloc(1, 1);
+        *p = calloc(1, sizeof(Made));
         fake.live++;
         return CU_OK;
 }
@@ -154,6 +169,7 @@ return CU_OK;
 }
 SAME(cuMemcpyDtoHAsync, (void *p, CuPtr q, size_t n, CuStream *s))
 (void)s;
+fake.fetches++;
 memcpy(p, (const void *)(uintptr_t)q, n);
 return CU_OK;
 }
@@ -182,22 +198,29 @@ SAME(cuStreamBeginCapture, (CuStream * s, int mode))
 (void)s;
 (void)mode;
 capturing = true;
+in_graph = 0;
+captured_draw = false;
 return CU_OK;
 }
 SAME(cuStreamEndCapture, (CuStream * s, CuGraph **g))
 (void)s;
 capturing = false;
-return make(g);
+make(g);
+*made(*g) = (Made){.launches = in_graph, .draws = captured_draw};
+return CU_OK;
 }
 SAME(cuGraphInstantiate, (CuGraphExec * *x, CuGraph *g, u64 flags))
-(void)g;
 (void)flags;
-return make(x);
+make(x);
+*made(*x) = *made(g);
+return CU_OK;
 }
 SAME(cuGraphLaunch, (CuGraphExec * x, CuStream *s))
-(void)x;
 (void)s;
+clock_ms += made(x)->launches * fake.launch_ms;
 fake.graphs++;
+if (fake.on_graph)
+        fake.on_graph(made(x)->draws ? drawing : NULL);
 return CU_OK;
 }
 SAME(cuGraphExecDestroy, (CuGraphExec * x))
@@ -236,7 +259,15 @@ SAME(cuLaunchKernelEx, (const CuLaunch *l, CuFunction *f, void **params, void **
 (void)extra;
 if (!params || !l->grid[0] || !l->grid[1] || !l->grid[2] || !l->block[0])
         return 1;
+if (capturing && !strncmp((const char *)f, "k_draw_", 7)) {
+        captured_draw = true;
+        drawing = *(void **)params[0];
+}
 *(capturing ? &fake.captured : &fake.launches) += 1;
+if (capturing)
+        in_graph++;
+else
+        clock_ms += fake.launch_ms;
 if (l->n_attribute && l->attribute->id == CU_LAUNCH_PROGRAMMATIC && l->attribute->value[0] == 1)
         fake.programmatic++;
 if (!capturing && fake.kernel) {
@@ -254,8 +285,8 @@ SAME(cuEventDestroy, (CuEvent * e))
 return drop(e);
 }
 SAME(cuEventRecord, (CuEvent * e, CuStream *s))
-(void)e;
 (void)s;
+made(e)->ms = clock_ms;
 return CU_OK;
 }
 SAME(cuEventSynchronize, (CuEvent * e))
@@ -263,9 +294,7 @@ SAME(cuEventSynchronize, (CuEvent * e))
 return CU_OK;
 }
 SAME(cuEventElapsedTime, (float *ms, CuEvent *a, CuEvent *b))
-(void)a;
-(void)b;
-*ms = 1;
+*ms = (float)(made(b)->ms - made(a)->ms);
 return CU_OK;
 }
 

@@ -17,8 +17,11 @@ typedef struct FakeCuda {
         int after, rc;
         int lost; /* the number of the call from which on all return `rc`; 0: none */
         int calls;
-        int live; /* things made and not destroyed yet */
-        int graphs, launches, captured, programmatic;
+        int live;                                              /* things made and not destroyed yet */
+        int graphs, launches, captured, programmatic, fetches; /* fetches: copies to the host */
+        void (*on_graph)(void *draw); /* a graph runs; draw: what its kernel k_draw_... is given first; NULL:
+                                         it has none */
+        double launch_ms;             /* what a launch takes */
 } FakeCuda;
 
 typedef struct FakeNvrtc {

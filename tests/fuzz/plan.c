@@ -76,6 +76,8 @@ static void use_weights(const Plan *p)
         }
         for (u64 i = 0; i < plan_count(p, PLAN_PART); i++)
                 touch_str(p, p->PART[i].path);
+        for (u64 i = 0; i < plan_count(p, PLAN_UTIL); i++)
+                touch(&p->KERNEL[p->UTIL[i].kernel], sizeof *p->KERNEL);
         for (u64 i = 0; i < plan_count(p, PLAN_STATE); i++)
                 touch_str(p, p->STATE[i].name);
 }

@@ -182,6 +182,10 @@ INLINE double nearest(double f)
 {
         return __builtin_rint(f);
 }
+INLINE float exp2_f32(float f)
+{
+        return __builtin_exp2f(f);
+}
 INLINE float sqrt_f32(float f)
 {
         return __builtin_sqrtf(f);
@@ -209,6 +213,10 @@ INLINE u32 atomic_inc(u32 *p)
 {
         return (*p)++;
 }
+INLINE void atomic_add(u64 *p, u64 v)
+{
+        *p += v;
+}
 
 // ---- shared memory of any size, copies that land later, clusters, tensor cores ----
 
@@ -220,6 +228,42 @@ enum { ARCH = 900, WHOLE_ROOM = 227 << 10, SHARED_ROOM = 112 << 10 };
                 return *(T *)room_;                                                                          \
         }
 #define sh shared_memory()
+
+// A thread's copies, in batches; each lands when a wait wants it.
+struct Copies {
+        unsigned begun, landed, n; // batches; copies of those not landed
+        struct {
+                void *to;
+                const void *from;
+                unsigned batch;
+        } copy[64];
+};
+static Copies copies[host::MOST];
+INLINE void copy16(void *to, const void *from)
+{
+        Copies *c = &copies[host::now];
+        host::check((u64)to % 16 == 0 && (u64)from % 16 == 0, "a copy is not aligned");
+        host::check(c->n < 64, "too many copies at a time");
+        host::aligned<U4>(from);
+        for (int i = 0; i < 16; i++)
+                ((u8 *)to)[i] = 0xff;
+        c->copy[c->n].to = to, c->copy[c->n].from = from, c->copy[c->n++].batch = c->begun;
+}
+INLINE void copies_end()
+{
+        copies[host::now].begun++;
+}
+template <int LEFT> INLINE void copies_wait_but()
+{
+        Copies *c = &copies[host::now];
+        unsigned left = 0;
+        for (unsigned i = 0; i < c->n; i++)
+                if (c->copy[i].batch + LEFT < c->begun)
+                        __builtin_memcpy(c->copy[i].to, c->copy[i].from, 16);
+                else
+                        c->copy[left++] = c->copy[i];
+        c->n = left;
+}
 
 // The copies of one turn; they land when somebody waits for it.
 struct Landing {
@@ -326,6 +370,7 @@ static void start(int i)
         for (int r = 0; r < 6; r++)
                 *--sp = 0;
         fibre[i] = {sp, READY, false, 0, false};
+        copies[i] = {};
 }
 static bool all_at(int from, int n, State s, bool or_done)
 {

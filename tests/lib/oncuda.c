@@ -136,7 +136,7 @@ const char *oncuda_run(Fibred *fn, const Sel *s, Mem *const arg[], const KernelD
         sigaction(SIGSEGV, &old_segv, NULL);
         sigaction(SIGBUS, &old_bus, NULL);
         for (u32 i = 0; i < s->n_arg; i++)
-                if (arg[i]) {
+                if (arg[i] && arg[i]->page) {
                         protect(arg[i], PROT_READ | PROT_WRITE);
                         if (!whole(arg[i]) && !wrong)
                                 wrong = "writes beside an argument";

@@ -16,6 +16,7 @@ typedef struct Mem {
         u64 bytes, mapped;
         Access access;
 } Mem;
+/* One without a page is a number: its p. */
 Mem mem_new(u64 bytes, Access access); /* all bytes 0xff: NaN */
 void mem_free(Mem *m);
 

@@ -27,4 +27,10 @@ typedef struct Synth {
 Synth synth_small(Wtype t);
 void synth_write(const Synth *s, const char *path);
 
+/* Shapes of which nothing is a round number, with every type in every matrix's place. */
+enum { N_SYNTH_ODD = 12 };
+Synth synth_odd(u32 i);
+/* Writes it to path, and holds a target against the interpreter; false: why says what differs. */
+bool synth_verify(const Synth *s, const char *path, const moec_options *opt, char *why, u64 room);
+
 #endif

@@ -1,5 +1,6 @@
 /* Every kernel of the demo model compiles for the H100's architecture, where NVRTC is. */
 #include "codegen/nvrtc.h"
+#include "runtime/plan.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,6 +24,26 @@ static bool has_nvrtc(void)
         return has;
 }
 
+/* A profiler shows the templates' lines: each kernel's code names its template. */
+static void has_lines(const char *path)
+{
+        Plan *p;
+        const PlanImage *im;
+        u64 n;
+        assert_int_equal(plan_open(path, 0, &p, NULL), MOEC_OK);
+        n = plan_images(p, &im);
+        for (u64 i = 0; i < plan_count(p, PLAN_KERNEL); i++) {
+                const char *key = plan_str(p, p->KERNEL[i].key);
+                char file[64];
+                int len = snprintf(file, sizeof file, "%.*s.cu.m4", (int)strcspn(key, " "), key);
+                const PlanImage *code = &im[p->KERNEL[i].image];
+                assert_true(p->KERNEL[i].image < n);
+                if (!memmem(p->CODE + code->offset, code->bytes, file, (size_t)len))
+                        fail_msg("%s is not in the code of %s", file, key);
+        }
+        plan_close(p);
+}
+
 static void compiles(moec_act act)
 {
         if (!has_nvrtc()) {
@@ -39,9 +60,10 @@ static void compiles(moec_act act)
         assert_int_equal(moec_open(MODEL, &opt, &m, &e), MOEC_OK);
         moec_status st = moec_compile(m, &opt, out, "plan", false, &r, &e);
         moec_close(m);
-        temp_remove(dir);
         if (st)
                 fail_msg("%s", e.msg);
+        has_lines(out);
+        temp_remove(dir);
         print_message("%d kernels, %.0f KiB, %.1f s\n", r.n_kernels, (double)r.code_bytes / 1024, r.seconds);
         assert_true(r.code_bytes > 1000 * (u64)r.n_kernels);
 }

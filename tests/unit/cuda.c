@@ -2,6 +2,7 @@
 #include "tests/unit/fake_help.h"
 #include "runtime/exec.h"
 #include "tests/lib/tempdir.h"
+#include <math.h>
 #include <stdlib.h>
 
 #define MODEL "examples/fables.gguf"
@@ -64,7 +65,8 @@ static moec_status step(moec_context *c, int n, moec_error *e)
         moec_token t[8];
         for (int i = 0; i < n; i++)
                 t[i] = (moec_token){.id = i, .logits = i + 1 == n};
-        return moec_step(c, t, n, NULL, e);
+        const float *logits;
+        return moec_step(c, t, n, &logits, e);
 }
 
 static void steps_are_graphs(void **state)
@@ -103,26 +105,100 @@ static void no_early_starts_before_hopper(void **state)
         moec_unload(c);
 }
 
-static void profiles_go_one_by_one(void **state)
+/* On this device each launch takes a millisecond, in a graph or not. */
+static void profiles_add_up(void **state)
 {
         (void)state;
         moec_options opt = options();
         moec_context *c;
         const moec_profile_row *row;
-        int n;
+        int n, calls = 0;
         assert_int_equal(load(&opt, &c, ""), MOEC_OK);
         cuda->launches = 0;
+        for (int i = 0; i < 2; i++) {
+                assert_int_equal(moec_profile_start(c, NULL), MOEC_OK);
+                for (int k = 0; k < 3; k++)
+                        assert_int_equal(step(c, 1, NULL), MOEC_OK);
+                assert_int_equal(moec_profile_stop(c, &row, &n, NULL, NULL), MOEC_OK);
+                calls = 0;
+                for (int k = 0; k < n; k++) {
+                        calls += (int)row[k].calls;
+                        assert_true(fabs(row[k].seconds - 1e-3 * (double)row[k].calls) < 1e-9);
+                }
+                assert_int_equal(calls % 3, 0);
+        }
+        /* each profile: a graph for every launch, a few times, with the caches cleared; nothing by itself */
+        int graphs = cuda->graphs - 2 * 5, each = MAX(calls / 3, 1);
+        assert_true(graphs > 2 * each && graphs % (2 * each) == 0);
+        assert_int_equal(cuda->launches, graphs);
+        moec_unload(c);
+}
+
+static void long_steps_go_one_by_one(void **state)
+{
+        (void)state;
+        moec_options opt = options();
+        moec_context *c;
+        const moec_profile_row *row;
+        int n, calls = 0;
+        assert_int_equal(load(&opt, &c, ""), MOEC_OK);
+        cuda->launches = 0;
+        cuda->launch_ms = 1000;
         assert_int_equal(moec_profile_start(c, NULL), MOEC_OK);
         assert_int_equal(step(c, 1, NULL), MOEC_OK);
+        assert_int_equal(step(c, 1, NULL), MOEC_OK);
         assert_int_equal(moec_profile_stop(c, &row, &n, NULL, NULL), MOEC_OK);
-        u64 calls = 0;
-        for (int i = 0; i < n; i++)
-                calls += row[i].calls;
+        for (int k = 0; k < n; k++)
+                calls += (int)row[k].calls;
         assert_int_equal(calls, cuda->launches);
-        assert_int_equal(cuda->graphs, 0);
+        assert_int_equal(cuda->graphs, 2);
+        moec_unload(c);
+}
+
+static void profiles_fail(void **state)
+{
+        static const char *const name[] = {"cuLaunchKernelEx", "cuStreamBeginCapture", "cuGraphInstantiate",
+                "cuGraphLaunch", "cuEventRecord", "cuEventElapsedTime", "cuMemAlloc"};
+        (void)state;
+        moec_options opt = options();
+        moec_context *c;
+        for (size_t i = 0; i < COUNT(name); i++)
+                for (int after = 0; after < 40; after += 20) {
+                        moec_error e;
+                        const moec_profile_row *row;
+                        int n;
+                        *cuda = fresh;
+                        assert_int_equal(load(&opt, &c, ""), MOEC_OK);
+                        assert_int_equal(moec_profile_start(c, NULL), MOEC_OK);
+                        cuda->fails = name[i];
+                        cuda->after = strcmp(name[i], "cuMemAlloc") ? after : 0;
+                        cuda->rc = 719;
+                        assert_int_equal(step(c, 1, &e), MOEC_RUNTIME);
+                        cuda->fails = NULL;
+                        assert_int_equal(step(c, 1, &e), MOEC_OK);
+                        assert_int_equal(moec_profile_stop(c, &row, &n, NULL, NULL), MOEC_OK);
+                        assert_true(n > 0);
+                        moec_unload(c);
+                        if (cuda->live)
+                                fail_msg("%s: %d things are left", name[i], cuda->live);
+                }
+}
+
+static void bandwidth_is_read(void **state)
+{
+        (void)state;
+        moec_options opt = options();
+        moec_context *c;
         double rate;
+        moec_error e;
+        assert_int_equal(load(&opt, &c, ""), MOEC_OK);
+        cuda->memory = 100ull << 20; /* 2 GB are too much */
         assert_int_equal(moec_read_bandwidth(c, &rate, NULL), MOEC_OK);
-        assert_true(rate > 0);
+        assert_int_equal((u64)rate, (64ull << 20) * 1000);
+        cuda->fails = "cuMemAlloc"; /* no room, not even for the smallest */
+        cuda->rc = CU_NO_MEMORY;
+        cuda->after = 1;
+        assert_int_equal(moec_read_bandwidth(c, &rate, &e), MOEC_NO_MEMORY);
         moec_unload(c);
 }
 
@@ -374,7 +450,10 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(steps_are_graphs),
                 TEST(no_early_starts_before_hopper),
-                TEST(profiles_go_one_by_one),
+                TEST(profiles_add_up),
+                TEST(long_steps_go_one_by_one),
+                TEST(profiles_fail),
+                TEST(bandwidth_is_read),
                 TEST(memory_is_checked_first),
                 TEST(another_program_takes_the_memory),
                 TEST(loading_fails),

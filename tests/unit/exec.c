@@ -163,8 +163,10 @@ static void profile(void **state)
         assert_null(rt_profile_stop(rt));
         assert_int_equal(rt_profile_start(rt, NULL), MOEC_OK);
         i32 id[9] = {0}, pos[9] = {0, 1, 2, 3, 4, 5, 6, 7, 8}, seq[9] = {0};
-        Batch b = {9, 0, id, pos, seq, NULL};
-        assert_int_equal(rt_step(rt, &b, NULL, NULL), MOEC_OK);
+        const u32 out[] = {2, 7};
+        float logits[2 * VOCAB];
+        Batch b = {9, 2, id, pos, seq, out};
+        assert_int_equal(rt_step(rt, &b, logits, NULL), MOEC_OK);
         const RtProfile *f = rt_profile_stop(rt);
         assert_non_null(f);
         assert_int_equal(f->n_sample, 6);
@@ -172,7 +174,9 @@ static void profile(void **state)
         assert_int_equal(f->sample[0].n_tok, 8);
         for (u32 l = 0; l < 6; l++) {
                 assert_int_equal(f->calls[l], 1);
-                assert_int_equal(f->bytes[l], l < 3 ? 100 + 10 + 9 : 100 + 8 * 10 + 36);
+                /* one token chooses 1 of 4 experts; 8 choose 4 (1 - (3/4)^8) = 3.5995 */
+                assert_int_equal(f->bytes[l],
+                        l < 3 ? 100 + 10 + 9 + (1 << 16) : 100 + 8 * 10 + 36 + 2 * 1000 + (1 << 18) - 26244);
                 assert_true(f->seconds[l] >= 0);
         }
         rt_close(rt);

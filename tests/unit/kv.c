@@ -195,6 +195,36 @@ static void generates(void **state)
         moec_close(m);
 }
 
+/* What moec_sample and moec_step would do, at any settings. */
+static void generates_as_sampled(void **state)
+{
+        (void)state;
+        moec_model *m = open_model();
+        const moec_options opt = {.n_ctx = 60, .max_seqs = 2, .threads = 2};
+        static const moec_sampling all[] = {{.top_p = 1, .repeat_penalty = 1.5f, .repeat_last = -1},
+                MOEC_SAMPLING_DEFAULT, {50, 1, 0, 1, 0, 0, 9}, {20, 0.9f, 0.01f, 0.9f, 7, 3, 1ull << 50}};
+        for (size_t i = 0; i < COUNT(all); i++) {
+                moec_context *a = load(m, opt), *b = load(m, opt);
+                moec_token t = {6, 1, true};
+                i32 ids[50];
+                int n = 0, sum = 0;
+                assert_int_equal(moec_step(a, &t, 1, NULL, NULL), MOEC_OK);
+                assert_int_equal(moec_step(b, &t, 1, NULL, NULL), MOEC_OK);
+                for (int ask = 1; sum < 50; ask += 3, sum += n) /* in pieces */
+                        assert_int_equal(moec_generate(a, 1, &all[i], ask < 50 - sum ? ask : 50 - sum, false,
+                                                 ids + sum, &n, NULL),
+                                MOEC_OK);
+                for (int k = 0; k < 50; k++) {
+                        assert_int_equal(moec_sample(b, 1, &all[i], &t.id, NULL), MOEC_OK);
+                        assert_int_equal(ids[k], t.id);
+                        assert_int_equal(moec_step(b, &t, 1, NULL, NULL), MOEC_OK);
+                }
+                moec_unload(a);
+                moec_unload(b);
+        }
+        moec_close(m);
+}
+
 static void options(void **state)
 {
         (void)state;
@@ -249,7 +279,7 @@ static void profiles(void **state)
         assert_int_equal(n, 3);
         for (int i = 0; i < n; i++) {
                 assert_int_equal(rows[i].calls, 5);
-                assert_int_equal(rows[i].bytes, 5 * 110 + 1 + 2 + 3 + 4 + 5);
+                assert_int_equal(rows[i].bytes, 5 * (110 + 1000 + (1 << 16)) + 1 + 2 + 3 + 4 + 5);
                 assert_true(i == 0 || rows[i].seconds <= rows[i - 1].seconds);
         }
         Buf b = {0};
@@ -273,6 +303,7 @@ int main(void)
                 cmocka_unit_test(steps),
                 cmocka_unit_test(whose_logits),
                 cmocka_unit_test(generates),
+                cmocka_unit_test(generates_as_sampled),
                 cmocka_unit_test(options),
                 cmocka_unit_test(profiles),
         };

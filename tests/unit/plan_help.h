@@ -144,7 +144,11 @@ static void tiny_launch(PlanWriter *w, u32 kernel, const char *label, u32 arg, u
                 .div = {1, 1, 1},
                 .bytes_fixed = 100,
                 .bytes_tok = 10,
-                .bytes_ctx = 1};
+                .bytes_ctx = 1,
+                .bytes_out = 1000,
+                .bytes_expert = 1 << 16,
+                .n_expert = 4,
+                .n_used = 1};
         plan_add(w, PLAN_LAUNCH, &l, sizeof l);
 }
 
