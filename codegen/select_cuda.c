@@ -57,19 +57,21 @@ static i64 rows_a_block(const Ctx *c)
         return 8 * a_warp;
 }
 
-/* What each kernel reads ahead of its wait, and when it lets the launch behind it start: by operation, for
- * many tokens and by the template for one. Whether it may is schedule.c's to say. */
+/* What each kernel reads ahead of its wait, and when it lets the launch behind it start: by operation and
+ * template. Whether it may is schedule.c's to say. */
+enum { GENERIC, ONE, MANY, N_TEMPLATE };
 typedef struct Ahead {
         PlanTrigger trigger;
         u32 n;
         Slot early[3];
 } Ahead;
-static const Ahead ahead[N_OP][2] = {
-        [OP_matmul] = {{0}, {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_attend] = {{0}, {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}}},
-        [OP_route] = {{0}, {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_experts_up] = {{0}, {PLAN_TRIGGER_waited, 0, {0}}},
-        [OP_experts_down] = {{0}, {PLAN_TRIGGER_first, 1, {S_route}}},
+static const Ahead ahead[N_OP][N_TEMPLATE] = {
+        [OP_matmul] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_attend] = {[ONE] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}}},
+        [OP_route] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_experts_down] =
+                {[ONE] = {PLAN_TRIGGER_first, 1, {S_route}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
 };
 
 static void facts_ahead(Ctx *c)
@@ -77,7 +79,7 @@ static void facts_ahead(Ctx *c)
 #define T(name) #name,
         static const char *const word[] = {PLAN_TRIGGERS(T)};
 #undef T
-        const Ahead *h = &ahead[c->n->op][c->one];
+        const Ahead *h = &ahead[c->n->op][c->one ? ONE : c->many ? MANY : GENERIC];
         c->s->trigger = h->trigger;
         key_word(c->k, "TRIGGER", word[h->trigger]);
         for (u32 i = 0; i < c->s->n_arg; i++)
@@ -93,17 +95,21 @@ static void facts_ahead(Ctx *c)
 
 static void begin(Ctx *c)
 {
-        c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->n->op == OP_kv_append ? 128 : 256);
-        if (c->s->threads % 32)
-                tab_err(c->tune, "THREADS is a multiple of 32");
+        c->s->threads = c->n->op == OP_kv_append ? 128 : 256;
         c->tile = one_token(c) ? 1 : size(c, "NT", 1, 256, 8);
         if (!has(c, S_order) && (c->n->op == OP_experts_up || c->n->op == OP_experts_down))
                 c->tile = 1;
         c->rows = rows_a_block(c);
         c->one = one_token(c) && one_fits(c);
+        c->many = !one_token(c) && many_fits(c);
         if (c->one)
                 one_begin(c);
+        else if (c->many)
+                many_begin(c);
         c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
+        c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->s->threads);
+        if (c->s->threads % 32)
+                tab_err(c->tune, "THREADS is a multiple of 32");
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
         key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
@@ -184,19 +190,23 @@ static void grid_sort(Ctx *c)
 static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
-        c->cols = size(c, "PART", 16, 512, c->one ? c->cols : order ? 32 : 16);
+        c->cols = size(c, "PART", 16, 512, c->one || c->many ? c->cols : order ? 32 : 16);
         if (c->cols % 16)
                 tab_err(c->tune, "PART is a multiple of 16");
         key_int(c->k, "PART", c->cols);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_gate, 1), c->cols);
         sel_grid(c, 1, DIM_const, order ? sel_dim(c, S_gate, 0) : sel_last(c, S_route), 1);
         sel_grid(c, 2, order || c->one ? DIM_const : DIM_n_tok, 1, 1);
+        if (c->many)
+                many_grid(c);
 }
 static void grid_experts_down(Ctx *c)
 {
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);
         sel_grid(c, 1, has(c, S_order) || c->one ? DIM_const : DIM_n_tok, 1, 1);
+        if (c->many)
+                many_grid(c);
 }
 
 #define ROWS(op)     [OP_##op] = grid_rows

@@ -6,9 +6,8 @@
  * for which there must be registers. */
 #include "codegen/select_part.h"
 
-#define PROCESSORS 132 /* of the largest of today's devices but one; fewer take a second wave */
-#define WARPS      16 /* of a block; of experts_down half: two blocks share a processor */
-#define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
+#define WARPS 16         /* of a block; of experts_down half: two blocks share a processor */
+#define ROOM  (96 << 10) /* shared memory of the smallest block that every device has */
 
 static bool has(const Ctx *c, Slot s)
 {

@@ -4,6 +4,8 @@
 #define MOEC_SELECT_PART_H
 #include "codegen/select.h"
 
+#define PROCESSORS 132 /* of the largest of today's devices but one; fewer take a second wave */
+
 typedef struct Ctx {
         const Graph *g;
         const Node *n;
@@ -14,6 +16,7 @@ typedef struct Ctx {
         i64 rows;   /* of a weight, a block */
         i64 cols;   /* of an expert's hidden layer, a block */
         bool one;   /* by the template for steps of one token */
+        bool many;  /* by the template for tensor cores */
         bool early; /* it may read ahead of its wait */
 } Ctx;
 
@@ -41,5 +44,11 @@ i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
  * blocks. */
 bool one_fits(const Ctx *c);
 void one_begin(Ctx *c);
+
+/* select_many.c: whether the operation, in a step of several tokens, has a kernel OP_many; then the sizes of
+ * its blocks; a grid of as many blocks as run at once. */
+bool many_fits(const Ctx *c);
+void many_begin(Ctx *c);
+void many_grid(Ctx *c);
 
 #endif

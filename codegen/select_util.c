@@ -42,8 +42,14 @@ static void cuda_read(Sel *s)
 static void cuda_draw(Sel *s)
 {
         kernel(s, 512, 3);
-        key_int(s->key, "ENDS", PLAN_ENDS);
-        key_int(s->key, "DRAWS", PLAN_DRAWS);
+#define F(type, name, array) G(type, name, array)
+#define G(type, name, array) #type " " #name #array "; "
+        key_word(s->key, "DRAW", DRAW_FIELDS(F));
+#undef F
+#undef G
+#define X(name) #name ", "
+        key_word(s->key, "STATES", DRAW_STATES(X));
+#undef X
         key_int(s->key, "GROUPS", PLAN_GROUPS);
 }
 

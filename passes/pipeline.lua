@@ -29,6 +29,14 @@ return {
                                 "layout split", "order", "buffers",
                         },
                 },
+                {       -- a token each of several sequences, or a short prompt: tiles as small as the work
+                        name = "batch", max_tok = 64, max_out = 64,
+                        passes = {
+                                "fold", "dce", "experts grouped", "qmatmul",
+                                "fuse quantize route_max=4194304",
+                                "layout split", "order", "buffers",
+                        },
+                },
                 {
                         name = "prefill",
                         passes = {

@@ -5,10 +5,15 @@
 #include "runtime/sample.h"
 #include <string.h>
 
+u64 cuda_draw_room(const CudaRt *c)
+{
+        return sizeof(PlanDraw) + 4ull * c->rt.n_ctx;
+}
+
 moec_status cuda_draw_open(CudaRt *c, moec_error *e)
 {
         void *host = NULL;
-        u64 bytes = sizeof(PlanDraw) + 4ull * c->rt.n_ctx;
+        u64 bytes = cuda_draw_room(c);
         int rc = c->d->cuMemAlloc(&c->draw, bytes);
         if (rc == CU_OK)
                 rc = c->d->cuMemsetD8Async(c->draw, 0, bytes, c->stream);
@@ -89,14 +94,14 @@ static int send(CudaRt *c, const Draw *w)
 static moec_status result(const CudaRt *c, const Draw *w, i32 *id, u32 *n, moec_error *e)
 {
         const PlanDraw *d = c->host_draw;
-        if (d->n > w->n || (d->n < w->n && d->why == DRAW_GOING_ON))
+        if (d->n > w->n || (d->n < w->n && d->state == DRAW_GOING_ON))
                 return fail(e, MOEC_RUNTIME, "the device drew %u tokens of %u; compile the model again", d->n,
                         w->n);
         memcpy(id, d->id, d->n * sizeof *id);
         *n = d->n;
-        if (d->why == DRAW_NO_LOGIT)
+        if (d->state == DRAW_NO_LOGIT)
                 return sample_no_logit(c->rt.plan->META->n_vocab, e);
-        return d->why == DRAW_BAD_LOGIT ? sample_bad_logit(d->bad, d->value, e) : MOEC_OK;
+        return d->state == DRAW_BAD_LOGIT ? sample_bad_logit(d->bad, d->value, e) : MOEC_OK;
 }
 
 moec_status cuda_draw(Rt *rt, const Draw *w, i32 *id, u32 *n, moec_error *e)

@@ -262,22 +262,42 @@ typedef void CpuKernel(void *const *arg, const KernelDim *dim, u32 first, u32 la
 #define PLAN_DRAWS  32 /* tokens that id has room for */
 #define PLAN_ENDS   32
 #define PLAN_GROUPS 4096 /* that there may be */
-typedef enum PlanDrawn { DRAW_GOING_ON, DRAW_ENDED, DRAW_NO_LOGIT, DRAW_BAD_LOGIT } PlanDrawn;
+/* Whether a draw goes on, or why not: once it does not, nothing more is drawn. */
+#define DRAW_STATES(X) X(GOING_ON) X(ENDED) X(NO_LOGIT) X(BAD_LOGIT)
+typedef enum DrawState {
+#define X(name) DRAW_##name,
+        DRAW_STATES(X)
+#undef X
+} DrawState;
+
+/* F(type, name, array); the kernel's template gets the struct from this. logits, next: device addresses, of
+ * the logits that the next token is drawn from, and of all later ones. */
+#define DRAW_FIELDS(F)                                                                                       \
+        F(u64, seed, )                                                                                       \
+        F(u64, seq, )                                                                                        \
+        F(u64, logits, )                                                                                     \
+        F(u64, next, )                                                                                       \
+        F(u32, n_vocab, )                                                                                    \
+        F(u32, group, ) /* logits of a group: 64, doubled until there are no more than PLAN_GROUPS */        \
+        F(float, temp, )                                                                                     \
+        F(float, top_p, )                                                                                    \
+        F(float, min_p, )                                                                                    \
+        F(float, repeat_penalty, )                                                                           \
+        F(i32, top_k, )                                                                                      \
+        F(i32, repeat_last, )                                                                                \
+        F(u32, len, )     /* tokens of the sequence: the position of the next */                             \
+        F(u32, n, )       /* drawn so far */                                                                 \
+        F(u32, state, )   /* DrawState */                                                                    \
+        F(u32, bad, )     /* BAD_LOGIT: the token whose logit is none, */                                    \
+        F(float, value, ) /* and that logit */                                                               \
+        F(u32, n_end, )   /* end tokens, after which nothing is drawn */                                     \
+        F(i32, end, [PLAN_ENDS])                                                                             \
+        F(i32, id, [PLAN_DRAWS])
+
 typedef struct PlanDraw {
-        u64 seed, seq;
-        u64 logits, next;   /* device addresses: of the logits that the next token is drawn from, and of all
-                               later ones */
-        u32 n_vocab, group; /* logits, and how many of them are a group: 64, doubled until there are no more
-                               than PLAN_GROUPS */
-        float temp, top_p, min_p, repeat_penalty;
-        i32 top_k, repeat_last;
-        u32 len;     /* tokens of the sequence: the position of the next */
-        u32 n;       /* drawn so far */
-        u32 why;     /* PlanDrawn; once it is not DRAW_GOING_ON nothing more is drawn */
-        u32 bad;     /* DRAW_BAD_LOGIT: the token whose logit is none, */
-        u32 n_end;   /* end tokens, after which nothing is drawn */
-        float value; /* and that logit */
-        i32 end[PLAN_ENDS], id[PLAN_DRAWS];
+#define F(type, name, array) type name array;
+        DRAW_FIELDS(F)
+#undef F
 } PlanDraw;
 
 #endif

@@ -69,7 +69,7 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
         for (int j = TID; j < (E * SHARE + 31) / 32 * 32; j += THREADS) {
                 int i = j / SHARE, rank = 0;
                 i32 mine = key[i < E ? i : 0];
-#pragma unroll 16
+#pragma unroll 4
                 for (int o = j % SHARE; o < E; o += SHARE)
                         rank += key[o] >= mine + (o >= i);
                 for (int m = 1; m < SHARE; m *= 2)

@@ -290,3 +290,27 @@ INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
                      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+
+// Two f16 at a time.
+#define F16X2(name)                                                                       \
+        INLINE u32 name##_f16x2(u32 a, u32 b)                                             \
+        {                                                                                 \
+                u32 c;                                                                    \
+                asm(#name ".rn.f16x2 %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));            \
+                return c;                                                                 \
+        }
+F16X2(sub)
+F16X2(mul)
+INLINE u32 fma_f16x2(u32 a, u32 b, u32 c)
+{
+        u32 d;
+        asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+        return d;
+}
+
+// v, which the compiler cannot see through: what is made of it is made where it stands, not earlier and kept in registers.
+INLINE int here(int v)
+{
+        asm volatile("" : "+r"(v));
+        return v;
+}

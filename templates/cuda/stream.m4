@@ -18,17 +18,23 @@
 // Whole turns of a warp over n units, without a question where none is needed.
 #define EACH_UNIT(u, n) for (int u = TID % 32; u < (n) / 32 * 32 || ((n) % 32 && u < (n)); u += 32)
 
-// RB rows that lie `apart` bytes apart: acc[r][0] += row r times x, lane by lane.
+// RB rows that lie `apart` bytes apart: acc[r][0] += row r times x, lane by lane. One row's code for all of them: a step of one
+// token runs each instruction once or twice, so that the time to fetch it counts.
 template <class W, int K, int RB, class X> INLINE void product_here(const u8 *rows, int apart, const X &x, float (&acc)[RB][1])
 {
         enum { UNITS = Row<W, K>::UNITS };
 #pragma unroll 1
-        EACH_UNIT(u, UNITS) {
-                W w[RB];
+        for (int r = 0; r < RB; r++) {
+                float sum[1][1] = {};
+#pragma unroll 1
+                EACH_UNIT(u, UNITS) {
+                        W w[1];
+                        w[0].template load<K>(rows + r * apart, u);
+                        Unit<(bool)W::FLOAT>::dot(w, u, x, sum);
+                }
 #pragma unroll
-                for (int r = 0; r < RB; r++)
-                        w[r].template load<K>(rows + r * apart, u);
-                Unit<(bool)W::FLOAT>::dot(w, u, x, acc);
+                for (int i = 0; i < RB; i++)
+                        acc[i][0] = i == r ? acc[i][0] + sum[0][0] : acc[i][0];
         }
 }
 

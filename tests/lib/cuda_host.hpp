@@ -340,6 +340,28 @@ INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
         host::yield(host::AT_WARP);
 }
 
+INLINE u32 fma_f16x2(u32 a, u32 b, u32 c)
+{
+        u32 d[2];
+        for (int i = 0; i < 2; i++)
+                d[i] = f32_f16(fma1(f16_f32(a >> 16 * i & 0xffff), f16_f32(b >> 16 * i & 0xffff),
+                        f16_f32(c >> 16 * i & 0xffff)));
+        return d[0] | d[1] << 16;
+}
+INLINE u32 sub_f16x2(u32 a, u32 b)
+{
+        return fma_f16x2(b, 0xbc00bc00, a);
+}
+INLINE u32 mul_f16x2(u32 a, u32 b)
+{
+        return fma_f16x2(a, b, 0x80008000);
+}
+
+INLINE int here(int v)
+{
+        return v;
+}
+
 // ---- the scheduler ----
 
 extern "C" void KERNEL(const Args a);

@@ -160,9 +160,9 @@ static void expect(const PlanDraw *was, const Mem *mem, const Mem *ids, const Me
         moec_status st = sample(l, n, s, said, was->len, was->seq, was->len, scratch, &id, &e);
         if (st != MOEC_OK) {
                 char text[64] = "all ";
-                if (d->why == DRAW_BAD_LOGIT)
+                if (d->state == DRAW_BAD_LOGIT)
                         snprintf(text, sizeof text, "the logit of token %u is %g:", d->bad, (double)d->value);
-                assert_int_equal(d->why, d->why == DRAW_BAD_LOGIT ? DRAW_BAD_LOGIT : DRAW_NO_LOGIT);
+                assert_int_equal(d->state, d->state == DRAW_BAD_LOGIT ? DRAW_BAD_LOGIT : DRAW_NO_LOGIT);
                 if (strncmp(e.msg, text, strlen(text)) != 0)
                         fail_msg("%s is not what sample says: %s", text, e.msg);
                 assert_int_equal(d->n, was->n);
@@ -171,15 +171,15 @@ static void expect(const PlanDraw *was, const Mem *mem, const Mem *ids, const Me
                 return;
         }
         if (d->n != was->n + 1 || d->id[was->n] != id)
-                fail_msg("token %d of why %u, not %d: %u logits, temp %g top_k %d top_p %g min_p %g penalty "
+                fail_msg("token %d, state %u, not %d: %u logits, temp %g top_k %d top_p %g min_p %g penalty "
                          "%g last %d len %u",
-                        d->n == was->n + 1 ? d->id[was->n] : -1, d->why, id, n, (double)s->temp, s->top_k,
+                        d->n == was->n + 1 ? d->id[was->n] : -1, d->state, id, n, (double)s->temp, s->top_k,
                         (double)s->top_p, (double)s->min_p, (double)s->repeat_penalty, s->repeat_last,
                         was->len);
         bool end = false;
         for (u32 i = 0; i < was->n_end; i++)
                 end |= was->end[i] == id;
-        assert_int_equal(d->why, end ? DRAW_ENDED : DRAW_GOING_ON);
+        assert_int_equal(d->state, end ? DRAW_ENDED : DRAW_GOING_ON);
         assert_int_equal(d->len, was->len + 1);
         assert_int_equal(said[was->len], id);
         assert_int_equal(*(const i32 *)(const void *)ids->p, id);
@@ -212,7 +212,7 @@ static void one(
         if (what)
                 fail_msg("%s", what);
         expect(&was, arg[0], arg[1], arg[2], l, n, &s, scratch);
-        if (d->why == DRAW_GOING_ON)
+        if (d->state == DRAW_GOING_ON)
                 return;
         was = *d; /* what has ended stays as it is */
         assert_null(oncuda_run(fn, sel, arg, &dim, false));
@@ -279,16 +279,16 @@ static void edge(moec_context *a, moec_context *b, Rand *r)
         moec_sampling s = {.seed = rand_u64(r)};
         moec_token t = {.id = (i32)rand_below(r, 200), .seq = 1, .logits = true};
         const float *l;
-        i32 one, two;
+        i32 drawn, sampled;
         int n;
         for (int i = 0; i < 2; i++) {
                 assert_int_equal(moec_seq_trim(i ? a : b, 1, 3, NULL), MOEC_OK);
                 assert_int_equal(moec_step(i ? a : b, &t, 1, i ? NULL : &l, NULL), MOEC_OK);
         }
         at_the_edge(&s, l, FABLES, 1, 4);
-        assert_int_equal(moec_generate(a, 1, &s, 1, true, &one, &n, NULL), MOEC_OK);
-        assert_int_equal(moec_sample(b, 1, &s, &two, NULL), MOEC_OK);
-        assert_int_equal(one, two);
+        assert_int_equal(moec_generate(a, 1, &s, 1, true, &drawn, &n, NULL), MOEC_OK);
+        assert_int_equal(moec_sample(b, 1, &s, &sampled, NULL), MOEC_OK);
+        assert_int_equal(drawn, sampled);
 }
 
 /* Drawn by the device in pieces, and sampled on the host step by step. */

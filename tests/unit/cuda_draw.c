@@ -34,7 +34,7 @@ static void make_up(u32 len, float *l)
 static void on_graph(void *p)
 {
         PlanDraw *d = p;
-        if (!d || d->why)
+        if (!d || d->state)
                 return;
         i32 *said = (i32 *)(void *)(d + 1), id;
         const moec_sampling s = {
@@ -42,7 +42,7 @@ static void on_graph(void *p)
         moec_error e = {0};
         if (sample((float *)(uintptr_t)d->logits, n_vocab, &s, said, d->len, d->seq, d->len, scratch, &id,
                     &e)) {
-                d->why = strstr(e.msg, "infinity") ? DRAW_NO_LOGIT : DRAW_BAD_LOGIT;
+                d->state = strstr(e.msg, "infinity") ? DRAW_NO_LOGIT : DRAW_BAD_LOGIT;
                 d->bad = 7;
                 d->value = NAN;
                 return;
@@ -52,7 +52,7 @@ static void on_graph(void *p)
         make_up(d->len, (float *)(uintptr_t)d->next);
         for (u32 i = 0; i < d->n_end; i++)
                 if (d->end[i] == id)
-                        d->why = DRAW_ENDED;
+                        d->state = DRAW_ENDED;
 }
 
 static int begin(void **state)

@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include "runtime/piece.h"
+#include "runtime/exec_part.h"
 #include "runtime/so.h"
 #include "tests/unit/plan_help.h"
 #include <fcntl.h>
@@ -104,6 +105,40 @@ static void parts(void **state)
         Batch none = {30, 0, id, pos, seq, NULL};
         assert_int_equal(rt_step(rt, &none, NULL, NULL), MOEC_OK);
         rt_close(rt);
+        plan_close(p);
+}
+
+static moec_status no_logits(Rt *rt, u32 phase, u32 n, float *logits, moec_error *e)
+{
+        (void)rt;
+        (void)phase;
+        (void)n;
+        (void)logits;
+        return (fail)(e, MOEC_RUNTIME, "not called");
+}
+
+/* Logits can stay with a target that fetches them, if all are of the last part: of 8 tokens and 3 rows here.
+ */
+static void kept_logits(void **state)
+{
+        (void)state;
+        static const struct {
+                u32 n, n_out, out[4];
+                bool kept;
+        } all[] = {{1, 1, {0}, true}, {8, 3, {0, 4, 7}, true}, {8, 4, {0, 1, 4, 7}, false},
+                {30, 1, {29}, true}, {30, 2, {24, 29}, true}, {30, 2, {23, 29}, false}, {30, 1, {7}, false},
+                {30, 0, {0}, true}};
+        Plan *p = open_plan(tiny_plan());
+        const RtTarget keeps = {.logits = no_logits}, gives = {.name = "gives"};
+        Rt rt = {.plan = p};
+        for (size_t i = 0; i < COUNT(all); i++) {
+                i32 some[30] = {0};
+                Batch b = {all[i].n, all[i].n_out, some, some, some, all[i].out};
+                rt.target = &keeps;
+                assert_int_equal(rt_keeps(&rt, &b), all[i].kept);
+                rt.target = &gives;
+                assert_false(rt_keeps(&rt, &b));
+        }
         plan_close(p);
 }
 
@@ -521,6 +556,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(same_for_any_threads),
                 cmocka_unit_test(parts),
+                cmocka_unit_test(kept_logits),
                 cmocka_unit_test(hook),
                 cmocka_unit_test(profile),
                 cmocka_unit_test(wrong_files),

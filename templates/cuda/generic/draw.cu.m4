@@ -10,18 +10,9 @@
 m4_include(«prelude.m4»)
 enum { GROUPS = MOE_GROUPS, LIST = 2 * THREADS, LEAD = 512, SETTLES = 256, LOWEST = 0x00800000 }; // LOWEST: above -infinity in order_of
 enum { COUNT, WEIGHT, CHANCE }; // what a candidate adds: 1, its weight, its weight with the temperature
-enum { GOING_ON, ENDED, NO_LOGIT, BAD_LOGIT };
+enum { MOE_STATES };
 #define LARGEST bits_f32(0x7f7fffff)
-
-struct Draw {
-        u64 seed, seq, logits, next;
-        u32 n_vocab, group;
-        float temp, top_p, min_p, repeat_penalty;
-        i32 top_k, repeat_last;
-        u32 len, n, why, bad, n_end;
-        float value;
-        i32 end[MOE_ENDS], id[MOE_DRAWS];
-};
+struct Draw { MOE_DRAW };
 
 __device__ float top[GROUPS]; // of each group; infinity: it has one that is no logit
 __device__ u32 count;
@@ -354,7 +345,7 @@ INLINE void tell(Draw &d, i32 *said, i32 *ids, i32 *pos, u32 id)
         d.logits = d.next;
         for (u32 i = 0; i < d.n_end; i++)
                 if (d.end[i] == (i32)id)
-                        d.why = ENDED;
+                        d.state = ENDED;
 }
 
 moe_kernel
@@ -362,7 +353,7 @@ moe_kernel
         pdl_wait();
         Draw &d = *(Draw *)a.arg[0];
         float *l = (float *)d.logits;
-        if (d.why)
+        if (d.state)
                 return;
         const u32 groups = (d.n_vocab + d.group - 1) / d.group;
         const bool penalised = d.repeat_penalty != 1 && d.repeat_last;
@@ -389,10 +380,10 @@ moe_kernel
         }
         most = block_most(most);
         float max = value_of(most);
-        u32 id = 0, why = max == -INF ? NO_LOGIT : max <= LARGEST ? GOING_ON : BAD_LOGIT;
-        if (why == BAD_LOGIT || (why == GOING_ON && d.temp <= 0))
+        u32 id = 0, state = max == -INF ? NO_LOGIT : max <= LARGEST ? GOING_ON : BAD_LOGIT;
+        if (state == BAD_LOGIT || (state == GOING_ON && d.temp <= 0))
                 id = first_of(d, l, ~(u32)most, max);
-        else if (why == GOING_ON) {
+        else if (state == GOING_ON) {
                 u32 r = philox(d.len, d.seq, d.seed);
                 u64 key = choose_sorted(d, l, groups, max, r);
                 if (!key)
@@ -400,10 +391,10 @@ moe_kernel
                 id = ~(u32)key;
         }
         barrier();
-        if (TID == 0 && why == GOING_ON)
+        if (TID == 0 && state == GOING_ON)
                 tell(d, (i32 *)(&d + 1), (i32 *)a.arg[1], (i32 *)a.arg[2], id);
-        if (TID == 0 && why == BAD_LOGIT)
+        if (TID == 0 && state == BAD_LOGIT)
                 d.bad = id, d.value = load_far(&l[id]);
-        if (TID == 0 && why != GOING_ON)
-                d.why = why;
+        if (TID == 0 && state != GOING_ON)
+                d.state = state;
 }

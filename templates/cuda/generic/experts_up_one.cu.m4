@@ -2,8 +2,7 @@
 //
 // x f32 or q8 [1, K]; route [1, KTOP]; gate, up split [E, F, K]; out f32 or q8 [1, KTOP, F].
 // A block: PART rows of F of one slot. A warp owns every WARPS-th row of both matrices; it asks for its rows as soon as it knows
-// the expert. The launch behind it, which reads the
-// route before its own wait, is let go when half of the rows are here, so that its rows follow these.
+// the expert. The launch behind it, which reads the route before its own wait, is let go then, so that its rows follow these.
 // Grid: ceil(F / PART), KTOP. 512 threads.
 //
 //      H100, Q4_K q8 K 2048, F 768, 8 of 128 experts, GB/s: ?
@@ -55,8 +54,10 @@ moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
         u32 e = (u32)((const Route *)moe_arg(«route»))[BY].id;
         moe_if(moe_made, 1, «x.values((const float *)moe_arg(«x»));», «»)
         const u8 *wg = (const u8 *)moe_arg(«gate») + (u64)e * F * sizeof(Pair::gate), *wu = (const u8 *)moe_arg(«up») + (u64)e * F * sizeof(Pair::up);
+#pragma unroll 1
         for (int i = 0; i < STAGES; i++)
                 ask(wg, wu, i, first);
+        moe_trigger(waited);
 moe_if(moe_made, 1, «        x.fill<moe_has(«norm», 1, 0)>(sh.acts);
         moe_has(«norm», «x.squares(sh.part);», «»)
 », «        copy<K>(sh.acts, 0, moe_arg(«x»), 1, 0, 0);
@@ -74,8 +75,6 @@ moe_if(moe_made, 1, «        x.fill<moe_has(«norm», 1, 0)>(sh.acts);
                 float acc[2][1] = {};
                 const Pair &at = sh.ring[warp][stage];
                 landing_wait(&sh.landed[warp][stage], (u32)(tile / STAGES) & 1);
-                if (tile == TILES / 2)
-                        moe_trigger(waited);
 moe_if(MOE_TYPE_gate, MOE_TYPE_up, «                product_here<WG, K>(at.gate, sizeof at.gate, sh.acts, acc);
 », «                float accg[1][1] = {}, accu[1][1] = {};
                 product_here<WG, K>(at.gate, 0, sh.acts, accg);

@@ -79,6 +79,7 @@ moe_kernel
         if (TID % 32 < STAGES)
                 landing_init(&sh.landed[warp][TID % 32]);
         warp_barrier();
+#pragma unroll 1
         for (int i = 0; i < STAGES; i++)
                 ask(j, i);
 moe_if(moe_made, 1, «        Maker<K, N_ACT> x;

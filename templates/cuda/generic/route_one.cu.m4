@@ -52,6 +52,7 @@ moe_kernel
         if (TID % 32 < STAGES)
                 landing_init(&sh.landed[warp][TID % 32]);
         warp_barrier();
+#pragma unroll 1
         for (int i = 0; i < STAGES; i++)
                 ask(w, i);
         U4 held[4];
