@@ -106,6 +106,8 @@ static void begin(Ctx *c)
                 one_begin(c);
         else if (c->many)
                 many_begin(c);
+        if (many_attends(c))
+                many_attend_begin(c);
         c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
         c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->s->threads);
         if (c->s->threads % 32)
@@ -158,6 +160,10 @@ static void grid_kv_append(Ctx *c)
 }
 static void grid_attend(Ctx *c)
 {
+        if (many_attends(c)) {
+                many_attend_grid(c);
+                return;
+        }
         i64 heads = sel_state(c)->heads,
             split = one_token(c) ? size(c, "SPLIT", 1, 32, clamp(128 / heads, 1, 32)) : 1;
         if (c->one)

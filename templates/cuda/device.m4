@@ -51,7 +51,6 @@ INLINE float load_far(const float *p)
         asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
         return v;
 }
-
 INLINE F4 load_far4(const F4 *p)
 {
         F4 v;
@@ -70,6 +69,8 @@ INLINE float shfl(float v, int lane) { return __shfl_sync(0xffffffffu, v, lane);
 INLINE u64 shfl(u64 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE void barrier() { __syncthreads(); }
 INLINE void warp_barrier() { __syncwarp(); }
+// For a part of the block: barrier 1 to 15, whole warps, as many threads as come.
+INLINE void part_barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
 // c + the four products of signed bytes.
 INLINE i32 dp4a(u32 a, u32 b, i32 c)
@@ -132,6 +133,13 @@ INLINE double nearest(double f)
         asm("cvt.rni.f64.f64 %0, %1;" : "=d"(i) : "d"(f));
         return i;
 }
+// The other operand where one is NaN.
+INLINE float max_f32(float a, float b)
+{
+        float c;
+        asm("max.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+        return c;
+}
 // 2^f to 2 ulp.
 INLINE float exp2_f32(float f)
 {
@@ -183,12 +191,13 @@ enum { WHOLE_ROOM = ARCH == 800 || ARCH == 870 ? 163 << 10 : ARCH >= 900 && ARCH
 enum { SHARED_ROOM = WHOLE_ROOM == 227 << 10 ? 112 << 10 : WHOLE_ROOM == 163 << 10 ? 80 << 10 : 48 << 10 };
 
 INLINE u32 shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
-// 16 bytes to shared memory, where this thread may read them after a wait that leaves fewer batches.
+// 16 bytes to shared memory, where this thread may read them after a wait for all, or one that leaves fewer batches.
 INLINE void copy16(void *to, const void *from)
 {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_at(to)), "l"(from) : "memory");
 }
 INLINE void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+INLINE void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 template <int LEFT> INLINE void copies_wait_but() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
 
 // Copies that land later. A whole warp begins a batch of `bytes`, asks for its copies (16-byte parts; lane `by` is the one to do it
@@ -313,4 +322,20 @@ INLINE int here(int v)
 {
         asm volatile("" : "+r"(v));
         return v;
+}
+// Four 8 x 8 blocks of 16-bit values in shared memory, by a warp: lane l says where row l % 8 of block l / 8 is, and gets of each
+// block row l / 4's values 2 (l % 4) and the next; turned: of each block column l / 4's.
+INLINE void ldmatrix(u32 (&d)[4], const void *row)
+{
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                     : "r"(shared_at(row))
+                     : "memory");
+}
+INLINE void ldmatrix_turned(u32 (&d)[4], const void *row)
+{
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                     : "r"(shared_at(row))
+                     : "memory");
 }

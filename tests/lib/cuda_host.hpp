@@ -17,7 +17,7 @@ typedef decltype(sizeof 0) Size;
 
 namespace host
 {
-enum State { READY, AT_BARRIER, AT_WARP, AT_WAIT, AT_CLUSTER, DONE };
+enum State { READY, AT_BARRIER, AT_PART, AT_WARP, AT_WAIT, AT_CLUSTER, DONE };
 enum { STACK = 128 * 1024, MOST = 8192 };
 struct Fibre {
         void *sp;
@@ -25,6 +25,7 @@ struct Fibre {
         bool waited;
         unsigned turn; // of the two places for what is shuffled
         bool arrived;  // at the cluster's barrier
+        int part, threads; // of the barrier for a part
 };
 static Fibre fibre[MOST];
 static int now;               // of all threads of a cluster
@@ -122,6 +123,11 @@ INLINE void warp_barrier()
 {
         host::yield(host::AT_WARP);
 }
+INLINE void part_barrier(int id, int threads)
+{
+        host::fibre[host::now].part = id, host::fibre[host::now].threads = threads;
+        host::yield(host::AT_PART);
+}
 INLINE i32 dp4a(u32 a, u32 b, i32 c)
 {
         for (int i = 0; i < 32; i += 8)
@@ -181,6 +187,10 @@ INLINE i32 nearest(float f)
 INLINE double nearest(double f)
 {
         return __builtin_rint(f);
+}
+INLINE float max_f32(float a, float b)
+{
+        return __builtin_fmaxf(a, b);
 }
 INLINE float exp2_f32(float f)
 {
@@ -264,6 +274,11 @@ template <int LEFT> INLINE void copies_wait_but()
                         c->copy[left++] = c->copy[i];
         c->n = left;
 }
+INLINE void copies_wait()
+{
+        copies_end();
+        copies_wait_but<0>();
+}
 
 // The copies of one turn; they land when somebody waits for it.
 struct Landing {
@@ -322,21 +337,21 @@ INLINE void cluster_wait()
 }
 template <class T> INLINE T *cluster_at(T *p, u32 rank);
 
-INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
+/* Never inlined: kernels have hundreds, and compile for long otherwise. */
+#define ONCE static __attribute__((noinline, unused))
+static float mma_a[CLUSTER * THREADS / 32][16][16], mma_b[CLUSTER * THREADS / 32][8][16]; // rows; columns
+ONCE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
 {
-        static u32 all[host::MOST][6];
-        int warp = host::now / 32 * 32, lane = host::now % 32, row = lane / 4, col = lane % 4 * 2;
+        int lane = host::now % 32, row = lane / 4, col = lane % 4 * 2;
+        auto x = mma_a[host::now / 32], y = mma_b[host::now / 32];
+        for (int i = 0; i < 8; i++)
+                x[row + i / 2 % 2 * 8][col + i % 2 + i / 4 * 8] = f16_f32(a[i / 2] >> (i % 2 * 16) & 0xffff);
         for (int i = 0; i < 4; i++)
-                all[host::now][i] = a[i];
-        all[host::now][4] = b[0], all[host::now][5] = b[1];
+                y[row][col + i % 2 + i / 2 * 8] = f16_f32(b[i / 2] >> (i % 2 * 16) & 0xffff);
         host::yield(host::AT_WARP);
         for (int i = 0; i < 4; i++)
-                for (int k = 0; k < 16; k++) {
-                        int r = row + i / 2 * 8, c = col + i % 2;
-                        u32 x = all[warp + r % 8 * 4 + k % 8 / 2][r / 8 + k / 8 * 2],
-                            y = all[warp + c * 4 + k % 8 / 2][4 + k / 8];
-                        d[i] += f16_f32(x >> (k % 2 * 16) & 0xffff) * f16_f32(y >> (k % 2 * 16) & 0xffff);
-                }
+                for (int k = 0; k < 16; k++)
+                        d[i] += x[row + i / 2 * 8][k] * y[col + i % 2][k];
         host::yield(host::AT_WARP);
 }
 
@@ -360,6 +375,28 @@ INLINE u32 mul_f16x2(u32 a, u32 b)
 INLINE int here(int v)
 {
         return v;
+}
+// Where every lane's row is; then block b's value, row r, column c.
+static const u16 *matrix_row[CLUSTER * THREADS];
+ONCE void ldmatrix_any(u32 (&d)[4], const void *row, bool turned)
+{
+        int warp = host::now / 32 * 32, lane = host::now % 32, r = lane / 4, c = lane % 4 * 2;
+        host::check((u64)row % 16 == 0, "a row of a matrix is not aligned");
+        matrix_row[host::now] = (const u16 *)row;
+        host::yield(host::AT_WARP);
+        for (int b = 0; b < 4; b++) {
+                const u16 *const *at = matrix_row + warp + 8 * b;
+                d[b] = turned ? at[c][r] | (u32)at[c + 1][r] << 16 : at[r][c] | (u32)at[r][c + 1] << 16;
+        }
+        host::yield(host::AT_WARP);
+}
+INLINE void ldmatrix(u32 (&d)[4], const void *row)
+{
+        ldmatrix_any(d, row, false);
+}
+INLINE void ldmatrix_turned(u32 (&d)[4], const void *row)
+{
+        ldmatrix_any(d, row, true);
 }
 
 // ---- the scheduler ----
@@ -391,7 +428,7 @@ static void start(int i)
         *sp = (void *)enter; // returned to; the stack is then as after a call
         for (int r = 0; r < 6; r++)
                 *--sp = 0;
-        fibre[i] = {sp, READY, false, 0, false};
+        fibre[i] = {sp, READY, false, 0, false, 0, 0};
         copies[i] = {};
 }
 static bool all_at(int from, int n, State s, bool or_done)
@@ -409,6 +446,21 @@ static void release(int from, int n)
         for (int i = from; i < from + n; i++)
                 if (fibre[i].state != DONE)
                         fibre[i].state = READY;
+}
+// Lets those go on who are all at one barrier for a part of the block; whether any did.
+static bool release_part(int first)
+{
+        int here[16] = {}, wanted[16] = {};
+        bool any = false;
+        for (int i = first; i < first + THREADS; i++)
+                if (fibre[i].state == AT_PART)
+                        here[fibre[i].part & 15]++, wanted[fibre[i].part & 15] = fibre[i].threads;
+        for (int i = first; i < first + THREADS; i++)
+                if (fibre[i].state == AT_PART && here[fibre[i].part & 15] == wanted[fibre[i].part & 15]) {
+                        fibre[i].state = READY;
+                        any = true;
+                }
+        return any;
 }
 // A block's shared memory in its place, where its threads run, or put by.
 static void move_room(u8 *by, bool in)
@@ -436,6 +488,7 @@ static bool run_ready(int first, bool backward)
                                 release(w, 32);
                                 any = true;
                         }
+                any |= release_part(first);
                 if (all_at(first, THREADS, AT_BARRIER, true)) {
                         release(first, THREADS);
                         any = true;
