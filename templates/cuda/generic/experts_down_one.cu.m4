@@ -16,11 +16,15 @@ typedef MOE_TYPE_down W;
 typedef Row<W, K> R;
 enum { N_ACT = WHOLE(KTOP * R::PAD), ALL = KTOP * R::UNITS };
 enum { FIT = (int)(SHARED_ROOM / (WARPS * KTOP * R::BYTES)), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
+enum { THIRD = ARCH >= 900 && ARCH < 1200 ? 76 << 10 : 0 };
+typedef u8 Ring[WARPS][STAGES][KTOP][R::BYTES];
 struct Shared {
-        alignas(16) u8 ring[WARPS][STAGES][KTOP][R::BYTES];
+        alignas(16) Ring ring;
         moe_acts«»<1, N_ACT> acts;
         float by[KTOP];
         Landing landed[WARPS][STAGES];
+        // More than a third of what there is: two of these blocks a processor, so that every processor gets some.
+        u8 two[THIRD && (int)sizeof(Ring) < THIRD ? THIRD - (int)sizeof(Ring) : 16];
 };
 SHARED(Shared)
 
