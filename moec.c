@@ -48,6 +48,12 @@ static moec_status device_arch(Arena *a, const char **arch, moec_error *e)
         if (st == MOEC_OK)
                 st = driver_device(d, 0, &dev, e);
         driver_close(d);
+        if (st == MOEC_OK && dev.major < CUDA_NEEDS)
+                st = fail(e, MOEC_NO_DEVICE,
+                        "the CUDA device, %s, has compute capability %u.%u, but the kernels need %d.0 or "
+                        "newer; "
+                        "use --target cpu",
+                        dev.name, dev.major, dev.minor, CUDA_NEEDS);
         if (st == MOEC_OK)
                 *arch = arena_fmt(a, "sm_%u%u%s", dev.major, dev.minor, dev.major >= 9 ? "a" : "");
         return st;

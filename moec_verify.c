@@ -4,7 +4,7 @@
 #include <string.h>
 #include "ir/quant.h"
 
-#define DEFAULT_TOKENS 64
+#define DEFAULT_TOKENS 80 /* so that each phase has some */
 
 /* ---- values of the target ---- */
 
@@ -63,6 +63,12 @@ void check_write(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, const 
 const Graph *check_graph(const Check *c, u32 phase)
 {
         return c->s->stage[phase].g;
+}
+
+u32 check_tokens(const Check *c, u32 phase)
+{
+        u32 n = MIN(c->n, c->s->stage[phase].max_tok);
+        return phase && n <= c->s->stage[phase - 1].max_tok ? 0 : n;
 }
 
 void check_step(Check *c, u32 first, u32 n, float *logits)

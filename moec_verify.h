@@ -39,6 +39,8 @@ void check_write(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, const 
 /* One step of tokens first .. first + n - 1 at those positions of sequence 0, logits of all of them. */
 void check_step(Check *c, u32 first, u32 n, float *logits);
 const Graph *check_graph(const Check *c, u32 phase);
+/* Of the tokens, how many a step of this phase can have; 0: with so few none is of this phase. */
+u32 check_tokens(const Check *c, u32 phase);
 
 /* Every launch of a prefill of all tokens and of n decode steps, each given the interpreter's inputs. */
 typedef struct LocalWorst {

@@ -250,8 +250,10 @@ void check_logits(Check *c, moec_verify_report *r)
               *other = NEWN(a, Route, c->n_layer);
         float *want = run_exact(c, exact);
         r->min_cosine = 1;
-        judge(c, "prefill", want, run_target(c, c->n, exact, other), r);
-        judge(c, "decode", want, run_target(c, 1, exact, other), r);
+        for (u32 p = c->s->n; p-- > 0;)
+                if (check_tokens(c, p))
+                        judge(c, check_graph(c, p)->name, want,
+                                run_target(c, check_tokens(c, p), exact, other), r);
         float *free_run = run_target(c, c->n, NULL, own);
         u32 until;
         r->n_flips = (int)flips(c, exact, own, &until);

@@ -164,13 +164,14 @@ static void step(Local *l, EvalKv *kv, u32 phase, u32 first, u32 n)
 void check_local(Check *c, LocalWorst *worst)
 {
         Local l = {.c = c, .worst = worst};
-        u32 last = c->s->n - 1;
         *worst = (LocalWorst){0, "none"};
+        for (u32 p = c->s->n; p-- > 1 && !l.stop;) {
+                EvalKv *kv = eval_kv_new(1, c->n + 1);
+                if (check_tokens(c, p))
+                        step(&l, kv, p, 0, check_tokens(c, p));
+                eval_kv_free(kv);
+        }
         EvalKv *kv = eval_kv_new(1, c->n + 1);
-        if (c->n > c->s->stage[0].max_tok)
-                step(&l, kv, last, 0, c->n);
-        eval_kv_free(kv);
-        kv = eval_kv_new(1, c->n + 1);
         for (u32 i = 0; i < MIN(c->n, DECODE_STEPS) && !l.stop; i++)
                 step(&l, kv, 0, i, 1);
         eval_kv_free(kv);

@@ -1,4 +1,5 @@
 #include "codegen/emit.h"
+#include "codegen/select_graph.h"
 #include <string.h>
 #include "passes/passes.h"
 
@@ -51,8 +52,9 @@ Emit *emit_new(Arena *a, const EmitIn *in)
                 const Graph *g = in->phase[p].g;
                 m->sel[p] = NEWN(a, Sel, g->n_node);
                 m->kern[p] = NEWN(a, u32, g->n_node);
+                select_graph(a, g, in->kind, in->tune, m->sel[p]);
                 for (u32 i = 0; i < g->n_node; i++)
-                        if (select_node(a, g, i, in->kind, in->tune, &m->sel[p][i]))
+                        if (m->sel[p][i].key)
                                 m->kern[p][i] = key_index(m, m->sel[p][i].key, m->sel[p][i].threads);
         }
         return m;
@@ -200,13 +202,18 @@ static void put_launch(Emit *m, u32 phase, u32 node)
         const Sel *s = emit_sel(m, phase, node);
         i64 layer = attr_i(n, A_layer);
         const char *op = op_info(n->op)->name;
-        PlanLaunch l = {.kernel = m->kern[phase][node], .node = node, .n_arg = s->n_arg};
+        PlanLaunch l = {
+                .kernel = m->kern[phase][node], .node = node, .n_arg = s->n_arg, .trigger = s->trigger};
         l.label = plan_add_str(
                 &m->w, layer < 0 ? op : arena_fmt(m->arena, "blk.%lld.%s", (long long)layer, op));
         l.arg = (u32)(m->w.section[PLAN_ARG].len / sizeof(PlanArg));
         for (u32 i = 0; i < s->n_arg; i++) {
                 PlanArg a = plan_arg(m, g, &s->arg[i]);
                 plan_add(&m->w, PLAN_ARG, &a, sizeof a);
+                if (s->arg[i].early && i >= 32)
+                        die("%s: argument %u is read early: the plan has 32 bits for that", op, i);
+                if (s->arg[i].early)
+                        l.early |= 1u << i;
         }
         memcpy(l.dim, s->dim, sizeof l.dim);
         memcpy(l.mul, s->mul, sizeof l.mul);

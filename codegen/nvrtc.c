@@ -1,10 +1,12 @@
 #include "codegen/nvrtc.h"
+#include "codegen/cubin.h"
 #include <ctype.h>
 #include <dlfcn.h>
 #include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "runtime/isa.h"
 #include "runtime/plan.h"
 
 /* ---- the library ---- */
@@ -25,8 +27,9 @@ typedef struct Program Program;
         F(nvrtcGetPTX, (Program *, char *))                                                                  \
         F(nvrtcDestroyProgram, (Program **))
 
-#define MAX_KNOWN 64
-#define OLDEST    12 /* the first major version with what the templates and options use */
+#define MAX_KNOWN   64
+#define OLDEST      12 /* the first major version with what the templates and options use */
+#define OLDEST_ARCH (10 * CUDA_NEEDS)
 
 struct Nvrtc {
 #define F(name, args) int(*name) args;
@@ -176,11 +179,17 @@ const char **nvrtc_archs(Arena *a, const char *list, u32 *n)
                 if (*n == MAX_ARCH)
                         err(MOEC_USAGE, "target cuda:%s: more than %d architectures", list, MAX_ARCH);
                 arch[*n] = arena_strn(a, s, len);
-                if (!arch_number(arch[(*n)++], &ptx))
+                u32 v = arch_number(arch[(*n)++], &ptx);
+                if (!v)
                         err(MOEC_USAGE,
                                 "target cuda:%s: \"%.*s\" is no architecture; they look like sm_90a, sm_89 "
                                 "or compute_90",
                                 list, (int)len, s);
+                if (v < OLDEST_ARCH)
+                        err(MOEC_NO_DEVICE,
+                                "target cuda:%s: the kernels need sm_%d or newer; use --target cpu where the "
+                                "device is older",
+                                list, OLDEST_ARCH);
                 s += len;
                 if (!*s)
                         return arch;
@@ -211,7 +220,8 @@ const char *nvrtc_newest(const Nvrtc *n, Arena *a)
 /* ---- one kernel ---- */
 
 /* Division and roots are exact; a template says where a product and a sum must not be fused. */
-#define OPTIONS "--std=c++17", "-lineinfo", "-default-device"
+#define OPTIONS  "--std=c++17", "-lineinfo", "-default-device"
+#define PORTABLE "--define-macro=PORTABLE" /* for PTX, last */
 
 typedef struct Compile {
         Arena *arena;
@@ -251,14 +261,14 @@ static moec_status get_code(const Nvrtc *n, Program *p, bool ptx, Buf *code, con
 static moec_status compile(const Compile *c, const Unit *u, u32 arch, Buf *code, moec_error *e)
 {
         const Nvrtc *n = c->nvrtc;
-        const char *option[] = {OPTIONS, c->flag[arch]};
+        const char *option[] = {OPTIONS, c->flag[arch], PORTABLE};
         bool ptx;
         Program *p = NULL;
         arch_number(c->arch[arch], &ptx);
         if (n->nvrtcCreateProgram(&p, u->source.p, u->file, 0, NULL, NULL) != 0)
                 return fail(e, MOEC_TOOLCHAIN, "NVRTC %s: cannot begin kernel %s", n->version, u->key->name);
         moec_status st;
-        if (n->nvrtcCompileProgram(p, (int)COUNT(option), option) != 0)
+        if (n->nvrtcCompileProgram(p, (int)COUNT(option) - !ptx, option) != 0)
                 st = failed(n, p, u, c->arch[arch], e);
         else
                 st = get_code(n, p, ptx, code, u, e);
@@ -303,13 +313,28 @@ static const char *const *search_path(const char *arch)
 
 static void tools(Compile *c)
 {
-        static const char *const option[] = {OPTIONS};
+        static const char *const option[] = {OPTIONS, PORTABLE};
         Hash h = hash_bytes(c->nvrtc->version, strlen(c->nvrtc->version));
         for (u32 i = 0; i < COUNT(option); i++)
                 h = hash_mix(h, option[i], strlen(option[i]) + 1);
         for (u32 j = 0; j < c->n_arch; j++) {
                 c->flag[j] = arena_fmt(c->arena, "--gpu-architecture=%s", c->arch[j]);
                 c->tool[j] = hash_mix(h, c->arch[j], strlen(c->arch[j]));
+        }
+}
+
+/* Templates see to it; a plan that a device of its own architecture refuses would be of no use. */
+static void check_shared(const Compile *c, const Jobs *j)
+{
+        for (u32 i = 0; i < j->n; i++) {
+                const char *arch = c->arch[i % c->n_arch], *name = j->unit[i].key->name;
+                bool ptx;
+                u64 shared, most = cubin_shared_most(arch_number(arch, &ptx));
+                if (!ptx && cubin_shared(c->code[i].p, c->code[i].len, name, &shared) && shared > most)
+                        die("kernel %s for %s wants %llu bytes of shared memory, but a block has %llu at "
+                            "most: %s",
+                                name, arch, (unsigned long long)shared, (unsigned long long)most,
+                                j->unit[i].key->text);
         }
 }
 
@@ -354,6 +379,7 @@ void nvrtc_build(Arena *a, Key *const key[], u32 n, const Nvrtc *nvrtc, const ch
         Trap t;
         if (TRAP(&t) == 0) {
                 jobs_run(a, j, all);
+                check_shared(c, j);
                 trap_pop(&t);
         } else {
                 free_code(c, j->n);

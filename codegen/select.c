@@ -264,11 +264,11 @@ static void (*const sel_op[N_OP])(Ctx *) = {
 
 /* ---- what all have in common ---- */
 
-static void arg(Ctx *c, u32 kind, Ref ref)
+static void arg(Ctx *c, u32 kind, Ref ref, u32 slot)
 {
         if (c->s->n_arg == MAX_ARG)
                 die("%s: more than %d arguments", c->k->op, MAX_ARG);
-        c->s->arg[c->s->n_arg++] = (struct SelArg){kind, ref};
+        c->s->arg[c->s->n_arg++] = (struct SelArg){kind, ref, slot, false};
 }
 
 static void fact_arg(Ctx *c, const char *slot)
@@ -276,24 +276,24 @@ static void fact_arg(Ctx *c, const char *slot)
         key_fmt(c->k, arena_fmt(c->k->arena, "%u", c->s->n_arg), "ARG_%s", slot);
 }
 
-static void operand(Ctx *c, const char *name, Ref r)
+static void operand(Ctx *c, Slot slot, const char *name, Ref r)
 {
         Vtype t = ref_type(c->g, r);
         bool kv = ref_kind(r) == R_STATE || (ref_kind(r) == R_VAL && t.dt == D_kv);
         fact_arg(c, name);
         if (kv) {
                 Ref st = ref_state(c->g, r);
-                arg(c, PLAN_K, st);
+                arg(c, PLAN_K, st, slot);
                 fact_arg(c, "kvv");
-                arg(c, c->g->state[ref_idx(st)].dv ? PLAN_V : PLAN_K, st);
+                arg(c, c->g->state[ref_idx(st)].dv ? PLAN_V : PLAN_K, st, slot);
         } else if (ref_kind(r) == R_WEIGHT) {
                 key_fmt(c->k, wtype_info[c->g->weight[ref_idx(r)].type].name, "TYPE_%s", name);
-                arg(c, PLAN_W, r);
+                arg(c, PLAN_W, r, slot);
         } else if (ref_kind(r) == R_INPUT) {
-                arg(c, PLAN_INPUT, r);
+                arg(c, PLAN_INPUT, r, slot);
         } else {
                 key_fmt(c->k, dtype_info[t.dt].name, "TYPE_%s", name);
-                arg(c, PLAN_BUF, r);
+                arg(c, PLAN_BUF, r, slot);
         }
 }
 
@@ -303,7 +303,7 @@ static void operands(Ctx *c)
         for (u32 i = 0; i < c->n->nout; i++)
                 if (sel_result(c, i)->type.dt != D_kv) {
                         key_fmt(c->k, arena_fmt(c->k->arena, "%u", c->s->n_arg), "ARG_out%u", i);
-                        arg(c, PLAN_BUF, REF(R_VAL, c->n->out + i));
+                        arg(c, PLAN_BUF, REF(R_VAL, c->n->out + i), N_SLOT);
                 }
         for (u32 i = 0; i < op->n_slot; i++) {
                 Slot s = op->slot[i].slot;
@@ -311,7 +311,7 @@ static void operands(Ctx *c)
                 for (u32 j = 0; j < in_count(c->n, s); j++) {
                         char name[32];
                         snprintf(name, sizeof name, many ? "%s%u" : "%s", slot_name[s], j);
-                        operand(c, name, in_nth(c->n, s, j));
+                        operand(c, s, name, in_nth(c->n, s, j));
                 }
         }
 }
@@ -331,11 +331,11 @@ static void attrs(Ctx *c)
         }
 }
 
-bool select_node(Arena *a, const Graph *g, u32 node, Target target, const Tab *tune, Sel *s)
+bool select_node(Arena *a, const Graph *g, u32 node, Target target, const Tab *tune, bool early, Sel *s)
 {
         static const SelTarget *const of[N_TARGET] = {[TARGET_cpu] = &sel_cpu, [TARGET_cuda] = &sel_cuda};
         const SelTarget *t = of[target];
-        Ctx c = {.g = g, .n = &g->node[node], .s = s};
+        Ctx c = {.g = g, .n = &g->node[node], .s = s, .early = early};
         if (c.n->op == OP_dead)
                 return false;
         memset(s, 0, sizeof *s);

@@ -57,6 +57,42 @@ static i64 rows_a_block(const Ctx *c)
         return 8 * a_warp;
 }
 
+/* What each kernel reads ahead of its wait, and when it lets the launch behind it start: by operation and
+ * template. Whether it may is schedule.c's to say. */
+enum { GENERIC, ONE, MANY, N_TEMPLATE };
+typedef struct Ahead {
+        PlanTrigger trigger;
+        u32 n;
+        Slot early[3];
+} Ahead;
+static const Ahead ahead[N_OP][N_TEMPLATE] = {
+        [OP_matmul] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_attend] = {[ONE] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}}},
+        [OP_route] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_experts_down] =
+                {[ONE] = {PLAN_TRIGGER_first, 1, {S_route}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+};
+
+static void facts_ahead(Ctx *c)
+{
+#define T(name) #name,
+        static const char *const word[] = {PLAN_TRIGGERS(T)};
+#undef T
+        const Ahead *h = &ahead[c->n->op][c->one ? ONE : c->many ? MANY : GENERIC];
+        c->s->trigger = h->trigger;
+        key_word(c->k, "TRIGGER", word[h->trigger]);
+        for (u32 i = 0; i < c->s->n_arg; i++)
+                for (u32 k = 0; k < h->n; k++) {
+                        struct SelArg *a = &c->s->arg[i];
+                        if (a->slot != h->early[k])
+                                continue;
+                        bool values = i && a->slot == S_kv && c->s->arg[i - 1].slot == S_kv;
+                        a->early = c->early;
+                        key_fmt(c->k, c->early ? "1" : "0", "EARLY_%s", values ? "kvv" : slot_name[a->slot]);
+                }
+}
+
 static void begin(Ctx *c)
 {
         c->s->threads = c->n->op == OP_kv_append ? 128 : 256;
@@ -80,6 +116,7 @@ static void begin(Ctx *c)
         key_int(c->k, "NARG", c->s->n_arg);
         key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
         key_int(c->k, "NT", c->tile);
+        facts_ahead(c);
 }
 
 static void fact_rows(Ctx *c)

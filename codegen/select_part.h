@@ -12,11 +12,12 @@ typedef struct Ctx {
         const Tab *tune; /* of the operation; NULL */
         Sel *s;
         Key *k;
-        i64 tile;  /* tokens that share one unpacking of a weight */
-        i64 rows;  /* of a weight, a block */
-        i64 cols;  /* of an expert's hidden layer, a block */
-        bool one;  /* by the template for steps of one token */
-        bool many; /* by the template for tensor cores */
+        i64 tile;   /* tokens that share one unpacking of a weight */
+        i64 rows;   /* of a weight, a block */
+        i64 cols;   /* of an expert's hidden layer, a block */
+        bool one;   /* by the template for steps of one token */
+        bool many;  /* by the template for tensor cores */
+        bool early; /* it may read ahead of its wait */
 } Ctx;
 
 /* begin: tile sizes and the facts that every kernel of the target gets; grid: by operation. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "runtime/isa.h"
 
 /* ---- device ---- */
 
@@ -48,6 +49,12 @@ static u32 suits(const char *arch, const Device *d)
 static moec_status no_code(const CudaRt *c, moec_error *e)
 {
         const Plan *p = c->rt.plan;
+        if (c->device.major < CUDA_NEEDS)
+                return fail(e, MOEC_NO_DEVICE,
+                        "the plan is for %s, but the device, %s, is sm_%u%u, and older than all that it can "
+                        "be "
+                        "compiled for; compile it for the processor: --target cpu",
+                        plan_str(p, p->META->isa), c->device.name, c->device.major, c->device.minor);
         return fail(e, MOEC_NO_DEVICE,
                 "the plan is for %s, but the device, %s, is sm_%u%u; compile it for that: --target "
                 "cuda:sm_%u%u%s",
@@ -138,7 +145,7 @@ static moec_status load_code(CudaRt *c, moec_error *e)
                         rc = c->d->cuModuleGetFunction(&c->kernel[i], c->module[i], name);
                 if (rc == CU_OK)
                         rc = find_shared(c, i, name, &c->shared[i]);
-                if (rc == CU_INVALID_IMAGE || rc == CU_NO_BINARY)
+                if (rc == CU_INVALID_IMAGE || rc == CU_NO_BINARY || rc == CU_PTX_TOO_NEW)
                         return fail(e, MOEC_NO_DEVICE,
                                 "the driver does not take the code of kernel %s: it is older than the plan's "
                                 "compiler; "

@@ -92,9 +92,14 @@ moec_status driver_check(const Driver *d, int rc, const char *what, moec_error *
         d->cuGetErrorString(rc, &why);
         if (rc == CU_NO_MEMORY)
                 return fail(e, MOEC_NO_MEMORY,
-                        "out of device memory: %s; another program may use the device (nvidia-smi)", what);
-        return fail(e, MOEC_RUNTIME, "the CUDA device failed: %s: %s (%s, %d)", what,
-                why ? why : "no reason given", name ? name : "?", rc);
+                        "out of device memory: %s; another program may use the device (nvidia-smi), or the "
+                        "context "
+                        "(-c) is too long",
+                        what);
+        return fail(e, MOEC_RUNTIME,
+                "the CUDA device failed: %s: %s (%s, %d); start again, and if that fails too, see what "
+                "nvidia-smi says",
+                what, why ? why : "no reason given", name ? name : "?", rc);
 }
 
 moec_status driver_device(const Driver *d, int id, Device *out, moec_error *e)

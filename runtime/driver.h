@@ -29,6 +29,7 @@ enum {
         CU_NO_DEVICE = 100,
         CU_INVALID_IMAGE = 200,
         CU_NO_BINARY = 209,
+        CU_PTX_TOO_NEW = 222,
         CU_NOT_FOUND = 500,
         CU_ATTR_CC_MAJOR = 75,
         CU_ATTR_CC_MINOR = 76,

@@ -11,4 +11,6 @@ moec_status isa_have(const char *isa, moec_error *e);
 bool isa_feature(const char *name); /* this processor has it, and the system keeps its registers */
 void isa_native(char out[ISA_MAX]); /* of this machine */
 
+#define CUDA_NEEDS 8 /* the least major compute capability that CUDA kernels run on */
+
 #endif

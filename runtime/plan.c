@@ -76,6 +76,7 @@ static const Rule rules[] = {
         {AT(LAUNCH, PlanLaunch, div[0]), RANGE, 1, UINT32_MAX},
         {AT(LAUNCH, PlanLaunch, div[1]), RANGE, 1, UINT32_MAX},
         {AT(LAUNCH, PlanLaunch, div[2]), RANGE, 1, UINT32_MAX},
+        {AT(LAUNCH, PlanLaunch, trigger), RANGE, 0, N_PLAN_TRIGGER - 1},
         {AT(ARG, PlanArg, kind), RANGE, 0, N_PLAN_ARG - 1},
         {AT(WEIGHT, PlanWeight, name), STRING, 0, 0},
         {AT(WEIGHT, PlanWeight, type), RANGE, 0, N_WTYPE - 1},

@@ -127,9 +127,9 @@ typedef struct PlanLaunch {
         u32 kernel, label; /* label: "blk.3.experts_up" */
         u32 arg, n_arg;
         u32 dim[3], mul[3], div[3];
-        u32 node;  /* index in the phase's graph, for verify */
-        u32 flags; /* PLAN_EARLY */
-        u32 pad;
+        u32 node;             /* index in the phase's graph, for verify */
+        u32 trigger;          /* enum PlanTrigger */
+        u32 early;            /* bit i: argument i is read before the launch's own wait */
         u64 bytes_fixed;      /* weights read whatever the step */
         u64 bytes_tok;        /* read and written for each token */
         u64 bytes_ctx;        /* read for each position of a token's past */
@@ -137,7 +137,15 @@ typedef struct PlanLaunch {
         u64 bytes_expert;     /* read for each expert that a token of the step chooses */
         u32 n_expert, n_used; /* n_used of n_expert by each token */
 } PlanLaunch;
-#define PLAN_EARLY 1 /* may trigger its dependents before its own wait (CUDA) */
+/* When a launch lets the one behind it start (CUDA; codegen/schedule.h): at its end, after its own wait for
+ * the launch in front of it, or before that. */
+#define PLAN_TRIGGERS(T) T(none) T(waited) T(first)
+typedef enum PlanTrigger {
+#define T(name) PLAN_TRIGGER_##name,
+        PLAN_TRIGGERS(T)
+#undef T
+                N_PLAN_TRIGGER
+} PlanTrigger;
 
 /* ir/ops.h's INPUTS and LAYOUTS, in its order. */
 typedef enum PlanInput { PLAN_ids, PLAN_pos, PLAN_seq, PLAN_out, N_PLAN_INPUT } PlanInput;

@@ -15,7 +15,7 @@ $(T_BIN) $(T_SLOW:%.c=$(B)/%): $(B)/%: $(B)/%.o $(T_LIB) $(B)/libmoec.a
 	$(SAY)$(CC) -pthread $(OPT) $(CFLAGS) $(LDFLAGS) $^ -lcmocka $(LIBS) -o $@
 
 # Libraries that pretend to be CUDA's; the driver is found by its name once it is loaded.
-$(B)/tests/fake/%.so: tests/fake/%.c tests/fake/fake.h runtime/driver.h
+$(B)/tests/fake/%.so: tests/fake/%.c tests/fake/fake.h tests/fake/elf.h runtime/driver.h
 	@mkdir -p $(@D)
 	$(SAY)$(CC) $(ALLC) -shared -Wl,-soname,$(if $(filter cuda,$*),libcuda.so.1,$*) $< -o $@
 $(filter $(B)/tests/unit/%,$(T_BIN)): | $(FAKE)

@@ -160,7 +160,8 @@ INLINE double sqrt_f64(double f)
         return s;
 }
 
-// Waits for all that the launches before this one wrote. Before it only weights may be read, and nothing written.
+// Waits for all that the launches before this one wrote. Before it nothing is written, and only weights are read and what
+// moe_early names (codegen/schedule.h).
 INLINE void pdl_wait()
 {
 #if __CUDA_ARCH__ >= 900
@@ -180,10 +181,14 @@ INLINE void atomic_add(u64 *p, u64 v) { atomicAdd(p, v); }
         }                                                                         \
         INLINE T &shared_memory() { return *(T *)MOE_NAME«»_room; }
 #define sh shared_memory()
-// What a block may have of it where two are to share a processor.
-enum { SHARED_ROOM = ARCH == 800 || ARCH == 870 || (ARCH >= 900 && ARCH < 1200) ? (ARCH == 800 || ARCH == 870 ? 80 : 112) << 10 : 48 << 10 };
-// What a block may have of it alone on a processor.
+// What a block may have of it alone on a processor, as codegen/cubin.c checks, and where two share one. PTX (PORTABLE) goes to
+// later devices as well, some of which have less.
+#ifdef PORTABLE
+enum { WHOLE_ROOM = 99 << 10 };
+#else
 enum { WHOLE_ROOM = ARCH == 800 || ARCH == 870 ? 163 << 10 : ARCH >= 900 && ARCH < 1200 ? 227 << 10 : 99 << 10 };
+#endif
+enum { SHARED_ROOM = WHOLE_ROOM == 227 << 10 ? 112 << 10 : WHOLE_ROOM == 163 << 10 ? 80 << 10 : 48 << 10 };
 
 INLINE u32 shared_at(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 // 16 bytes to shared memory, where this thread may read them after a wait for all, or one that leaves fewer batches.
@@ -279,7 +284,7 @@ template <class T> INLINE T *cluster_at(T *p, u32 rank)
 #endif
 }
 
-// Lets the launch behind this one start when every block has come here; what it may do before its own wait, templates say.
+// Lets the launch behind this one start when every block has come here; by moe_trigger, which knows when that may be.
 INLINE void pdl_trigger()
 {
 #if __CUDA_ARCH__ >= 900

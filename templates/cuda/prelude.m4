@@ -1,7 +1,17 @@
-m4_define(«moe_kernel», «extern "C" __global__ void m4_ifdef(«MOE_CLUSTER», «CLUSTERED », «»)__launch_bounds__(m4_ifdef(«MOE_BLOCKS», «MOE_THREADS, MOE_BLOCKS», «MOE_THREADS»)) MOE_NAME«»(const __grid_constant__ Args a)»)m4_dnl
-m4_define(«moe_early», «m4_dnl»)m4_dnl
-m4_define(«moe_arg», «moe_arity(«moe_arg», 1, $#)a.arg[moe_fact(«ARG_$1», «»)]»)m4_dnl
-m4_define(«moe_rows», «m4_ifelse(m4_regexp(MOE_ROWS, «^[0-9]»), 0, «(u32)MOE_ROWS», «a.dim->MOE_ROWS»)»)m4_dnl
+m4_divert(-1)
+// Usage: moe_early(SLOT): the kernel reads the operand ahead of its wait, as the selection (codegen/select_cuda.c) says too.
+m4_define(«moe_early», «moe_arity(«moe_early», 1, $#)m4_ifelse(moe_fact(«EARLY_$1», «»), 1, «», «m4_define(«moe_late»)»)m4_dnl»)
+// Usage: moe_read_early(): where those reads begin; the wait itself where the launches in front do not allow them.
+m4_define(«moe_read_early», «moe_arity(«moe_read_early», 1, $#)m4_ifdef(«moe_late», «pdl_wait()»)»)
+// Usage: moe_trigger(WHEN): lets the launch behind this one start; ahead of the wait (first) or behind it (waited), as the
+// selection says too.
+m4_define(«moe_trigger», «moe_arity(«moe_trigger», 1, $#)m4_ifelse(MOE_TRIGGER, «$1», «pdl_trigger()»,
+        «m4_errprint(m4___file__:m4___line__«: the selection says MOE_TRIGGER=»MOE_TRIGGER«, not $1
+»)m4_m4exit(2)»)»)
+m4_define(«moe_kernel», «extern "C" __global__ void m4_ifdef(«MOE_CLUSTER», «CLUSTERED », «»)__launch_bounds__(m4_ifdef(«MOE_BLOCKS», «MOE_THREADS, MOE_BLOCKS», «MOE_THREADS»)) MOE_NAME«»(const __grid_constant__ Args a)»)
+m4_define(«moe_arg», «moe_arity(«moe_arg», 1, $#)a.arg[moe_fact(«ARG_$1», «»)]»)
+m4_define(«moe_rows», «m4_ifelse(m4_regexp(MOE_ROWS, «^[0-9]»), 0, «(u32)MOE_ROWS», «a.dim->MOE_ROWS»)»)
+m4_divert(0)m4_dnl
 // What every CUDA kernel begins with. No header is included: device.m4 has what is the hardware's, all else is plain C++.
 typedef unsigned char u8;
 typedef signed char i8;

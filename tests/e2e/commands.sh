@@ -36,7 +36,7 @@ expect_output "dump of CUDA sources" '__global__.* k_experts_up_' "$MOEC" dump "
 check "with the templates' lines" grep -q '^#line 1 "templates/cuda/generic/experts_up' "$T/out"
 check "with their facts" grep -q '^//   .*MOE_' "$T/out"
 
-expect_output "verify" '^passed: 64 tokens, q8 activations' "$MOEC" verify "$F"
+expect_output "verify" '^passed: 80 tokens, q8 activations' "$MOEC" verify "$F"
 expect_output "verify f32, as JSON" '^\{"passed": true, "tokens": 5, "act": "f32"' "$MOEC" verify "$F" --act f32 --tokens 1,2,3,4,5 -o json
 expect_output "verify over a text" '^passed: ' "$MOEC" verify "$F" -f <(head -c 400 tests/models/valid.txt)
 mkdir -p "$T/over/templates/c/generic"

@@ -25,6 +25,8 @@ static Made *made(void *p)
 
 static int called(const char *name)
 {
+        if (++fake.calls >= fake.lost && fake.lost)
+                return fake.rc;
         if (fake.fails && !strcmp(name, fake.fails) && fake.after-- <= 0)
                 return fake.rc;
         return CU_OK;
@@ -322,4 +324,29 @@ int cuGetProcAddress_v2(const char *name, void **out, int version, u64 flags, in
                 if (!strcmp(all[i].name, name) && (!fake.missing || strcmp(name, fake.missing) != 0))
                         memcpy(out, &all[i].f, sizeof *out);
         return *out ? CU_OK : 500;
+}
+
+__attribute__((constructor)) static void from_environment(void)
+{
+        static char words[256];
+        const struct {
+                const char *name;
+                int *v;
+        } all[] = {{"version", &fake.version}, {"devices", &fake.n_device}, {"major", &fake.major},
+                {"minor", &fake.minor}, {"after", &fake.after}, {"rc", &fake.rc}, {"lost", &fake.lost}};
+        const char *env = getenv("FAKE_CUDA");
+        strncpy(words, env ? env : "", sizeof words - 1);
+        for (char *w = strtok(words, " "); w; w = strtok(NULL, " ")) {
+                char *v = strchr(w, '=');
+                if (!v)
+                        abort();
+                *v++ = 0;
+                for (size_t i = 0; i < COUNT(all); i++)
+                        if (!strcmp(w, all[i].name))
+                                *all[i].v = atoi(v);
+                if (!strcmp(w, "fails"))
+                        fake.fails = v;
+                if (!strcmp(w, "missing"))
+                        fake.missing = v;
+        }
 }

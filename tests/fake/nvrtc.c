@@ -1,5 +1,6 @@
-/* An NVRTC that takes whatever it is given: its machine code is the word "code". */
+/* An NVRTC that takes whatever it is given: its machine code is the word "code", or fake_elf's. */
 #include "tests/fake/fake.h"
+#include "tests/fake/elf.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,7 @@ EXPORT FakeNvrtc fake = {.major = 13, .n_arch = 3, .arch = {75, 80, 90}};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 typedef struct Program {
-        const char *source;
+        const char *source, *name;
 } Program;
 
 #define API(name, args)                                                                                      \
@@ -34,11 +35,11 @@ API(nvrtcGetSupportedArchs, (int *arch))
 API(nvrtcCreateProgram, (Program * *p, const char *source, const char *name, int n, const char *const *a,
                                 const char *const *b))
 {
-        (void)name;
         (void)a;
         (void)b;
         *p = malloc(sizeof **p);
         (*p)->source = source;
+        (*p)->name = name;
         return n;
 }
 API(nvrtcCompileProgram, (Program * p, int n, const char *const *option))
@@ -68,13 +69,16 @@ API(nvrtcGetProgramLog, (Program * p, char *log))
 static int size_of_code(Program *p, size_t *n)
 {
         (void)p;
-        *n = 4;
+        *n = fake.shared ? FAKE_ELF : 4;
         return 0;
 }
 static int code(Program *p, char *out)
 {
-        (void)p;
-        memcpy(out, "code", 4);
+        _Alignas(8) u8 elf[FAKE_ELF];
+        char kernel[128];
+        snprintf(kernel, sizeof kernel, "%.*s", (int)strcspn(p->name, "."), p->name);
+        fake_elf(elf, kernel, 0, fake.shared);
+        memcpy(out, fake.shared ? (const char *)elf : "code", fake.shared ? FAKE_ELF : 4);
         return 0;
 }
 API(nvrtcGetCUBINSize, (Program * p, size_t *n))
@@ -98,4 +102,13 @@ API(nvrtcDestroyProgram, (Program * *p))
         free(*p);
         *p = NULL;
         return 0;
+}
+
+__attribute__((constructor)) static void from_environment(void)
+{
+        const char *env = getenv("FAKE_NVRTC");
+        if (env && !strncmp(env, "major=", 6))
+                fake.major = atoi(env + 6);
+        if (env && !strncmp(env, "fails=", 6))
+                fake.fails = env + 6;
 }

@@ -5,7 +5,7 @@
 // KERNEL_run runs a whole grid, block after block. Shared memory is filled with NaN before each block. The
 // step's memory is shut (by the caller's `gate`) until every thread of a block has come to pdl_wait. Errors
 // are returned: threads that wait for what never comes, a shuffle without the whole warp, a kernel that ends
-// without pdl_wait, loads that are not aligned.
+// without pdl_wait, a pdl_trigger at another place than the selection has it, loads that are not aligned.
 #define __global__
 #define __device__ static
 #define __shared__ static __attribute__((section(SHARED_SECTION)))
@@ -32,6 +32,7 @@ static int now;               // of all threads of a cluster
 static u8 *far_room[CLUSTER]; // the shared memory of each of its blocks while another one runs
 static void *home;
 static const char *error;
+static bool triggered; // any thread of the launch
 static u32 block[3];
 static u64 slot[2][MOST];
 static u8 *stacks;
@@ -208,7 +209,15 @@ INLINE void pdl_wait()
         host::fibre[host::now].waited = true;
         host::yield(host::AT_WAIT);
 }
-INLINE void pdl_trigger() {}
+// Where the selection has it, for schedules are checked by that.
+INLINE void pdl_trigger()
+{
+        bool waited = host::fibre[host::now].waited;
+        host::check(TRIGGER != TRIGGER_none, "lets the next launch start, which the selection does not say");
+        host::check(TRIGGER != TRIGGER_waited || waited, "lets the next launch start before its own wait");
+        host::check(TRIGGER != TRIGGER_first || !waited, "lets the next launch start after its own wait");
+        host::triggered = true;
+}
 INLINE void publish() {}
 INLINE u32 atomic_inc(u32 *p)
 {
@@ -221,7 +230,7 @@ INLINE void atomic_add(u64 *p, u64 v)
 
 // ---- shared memory of any size, copies that land later, clusters, tensor cores ----
 
-enum { ARCH = 900, SHARED_ROOM = 112 << 10, WHOLE_ROOM = 227 << 10 };
+enum { ARCH = 900, WHOLE_ROOM = 227 << 10, SHARED_ROOM = 112 << 10 };
 #define SHARED(T)                                                                                            \
         alignas(128) static __attribute__((section(SHARED_SECTION))) u8 room_[sizeof(T)];                    \
         INLINE T &shared_memory()                                                                            \
@@ -543,6 +552,7 @@ extern "C" __attribute__((visibility("default"))) const char *KERNEL_RUN(void *c
         host::args.dim = (const KernelDim *)dim;
         host::stacks = (u8 *)stacks;
         host::error = 0;
+        host::triggered = TRIGGER == TRIGGER_none;
         u64 n = (u64)grid[0] * grid[1] * grid[2] / CLUSTER;
         for (u64 b = 0; b < n && !host::error; b++) {
                 u64 i = backward ? n - 1 - b : b;
@@ -550,6 +560,7 @@ extern "C" __attribute__((visibility("default"))) const char *KERNEL_RUN(void *c
                         (u32)(i / grid[0] / grid[1]) * CLUSTER};
                 host::run_cluster(at, backward, gate);
         }
+        host::check(host::triggered, "never lets the next launch start, which the selection says");
         return host::error;
 }
 // Of another block: where its shared memory was put by.

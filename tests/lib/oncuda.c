@@ -60,17 +60,17 @@ static bool whole(const Mem *m)
 /* ---- running ---- */
 
 static Mem *const *args, dim_mem;
-static u32 n_args;
+static const Sel *sel;
 static sigjmp_buf touched;
 static const void *touched_at;
 static u8 *stacks;
 
-static bool hack;
+/* Before the wait only weights may be read, and what the selection says. */
 static void gate(bool open)
 {
-        for (u32 i = 0; i < n_args; i++)
+        for (u32 i = 0; i < sel->n_arg; i++)
                 if (args[i] && args[i]->access != MEM_WEIGHT)
-                        protect(args[i], !open                        ? (hack ? PROT_READ : PROT_NONE)
+                        protect(args[i], !open ? sel->arg[i].early ? PROT_READ : PROT_NONE
                                          : args[i]->access == MEM_OUT ? PROT_READ | PROT_WRITE
                                                                       : PROT_READ);
 }
@@ -87,7 +87,7 @@ static const char *where(void)
 {
         static char text[128];
         snprintf(text, sizeof text, "touches %p, no argument's", touched_at);
-        for (u32 i = 0; i < n_args; i++)
+        for (u32 i = 0; i < sel->n_arg; i++)
                 if (args[i] && (const u8 *)touched_at >= args[i]->page &&
                         (const u8 *)touched_at < args[i]->page + args[i]->mapped)
                         snprintf(text, sizeof text,
@@ -125,8 +125,7 @@ const char *oncuda_run(Fibred *fn, const Sel *s, Mem *const arg[], const KernelD
                 if (arg[i])
                         protect(arg[i], arg[i]->access == MEM_OUT ? PROT_READ | PROT_WRITE : PROT_READ);
         }
-        args = arg, n_args = s->n_arg;
-        hack = strstr(s->key->op, "attend_one") || strstr(s->key->op, "down_one");
+        args = arg, sel = s;
         sigaltstack(&stack, NULL);
         sigaction(SIGSEGV, &act, &old_segv);
         sigaction(SIGBUS, &act, &old_bus);
@@ -190,41 +189,56 @@ static moec_status link_all(Jobs *j, moec_error *e)
         return o->so ? MOEC_OK : (fail)(e, MOEC_TOOLCHAIN, "%s", dlerror());
 }
 
+static FILE *put_file(const OnCuda *o, const char *name)
+{
+        char path[128];
+        snprintf(path, sizeof path, "%s/templates/cuda/%s", o->overrides, name);
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        return f;
+}
+
 /* The folder whose device.m4 stands in place of the built-in one. */
-static void put_device(OnCuda *o)
+static void put_device(OnCuda *o, const char *scale)
 {
         char path[128], cwd[4096];
-        static const char *const part[] = {"/templates", "/templates/cuda"};
+        static const char *const part[] = {"/templates", "/templates/cuda", "/templates/cuda/generic"};
         strcpy(o->overrides, "/tmp/moec-t.XXXXXX");
         assert_non_null(mkdtemp(o->overrides));
         for (u32 i = 0; i < COUNT(part); i++) {
                 snprintf(path, sizeof path, "%s%s", o->overrides, part[i]);
                 assert_int_equal(mkdir(path, 0700), 0);
         }
-        snprintf(path, sizeof path, "%s/templates/cuda/device.m4", o->overrides);
-        FILE *f = fopen(path, "w");
-        assert_non_null(f);
         assert_non_null(getcwd(cwd, sizeof cwd));
+        FILE *f = scale ? put_file(o, "generic/scale.cu.m4") : NULL;
+        if (f) {
+                fputs(scale, f);
+                fclose(f);
+        }
+        f = put_file(o, "device.m4");
         fprintf(f,
                 "#define KERNEL MOE_NAME\n#define KERNEL_RUN MOE_NAME«»_run\n#define KERNEL_SWITCH "
                 "MOE_NAME«»_switch\n"
                 "#define SHARED_SECTION \"MOE_NAME«»_shared\"\n#define SHARED_FIRST "
                 "__start_«»MOE_NAME«»_shared\n"
                 "#define SHARED_END __stop_«»MOE_NAME«»_shared\n"
-                "enum { CLUSTER = m4_ifdef(«MOE_CLUSTER», «MOE_CLUSTER», 1) };\n#define CLUSTERED\n#include "
+                "enum { CLUSTER = m4_ifdef(«MOE_CLUSTER», «MOE_CLUSTER», 1) };\n#define CLUSTERED\n"
+                "enum { TRIGGER_none, TRIGGER_waited, TRIGGER_first, TRIGGER = "
+                "TRIGGER_«»m4_ifdef(«MOE_TRIGGER», «MOE_TRIGGER», none) "
+                "};\n#include "
                 "\"%s/tests/lib/cuda_host.hpp\"\n",
                 cwd);
         fclose(f);
 }
 
-OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn)
+OnCuda *oncuda_with(Arena *a, Key *const key[], u32 n, Fibred **fn, const char *scale)
 {
         static const char *const search[] = {"cuda/generic", "cuda", NULL};
         if (system("c++ --version >/dev/null 2>&1") != 0)
                 return NULL;
         OnCuda *o = NEW(a, OnCuda);
         const char **source = NEWN(a, const char *, n);
-        put_device(o);
+        put_device(o, scale);
         strcpy(o->work, "/tmp/moec-k.XXXXXX");
         assert_non_null(mkdtemp(o->work));
         BuildOpt opt = {
@@ -250,6 +264,11 @@ OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn)
                 assert_non_null(sym);
         }
         return o;
+}
+
+OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn)
+{
+        return oncuda_with(a, key, n, fn, NULL);
 }
 
 void oncuda_free(OnCuda *o)

@@ -6,7 +6,11 @@
 
 /* One kernel's memory: every argument has pages of its own, its end (up to 64 bytes) at a page that nobody
  * may touch. */
-typedef enum Access { MEM_WEIGHT, MEM_IN, MEM_OUT } Access; /* weights may be read before pdl_wait */
+typedef enum Access {
+        MEM_WEIGHT,
+        MEM_IN,
+        MEM_OUT
+} Access; /* weights may be read before pdl_wait, others where the Sel says early */
 typedef struct Mem {
         u8 *p, *page;
         u64 bytes, mapped;
@@ -23,6 +27,8 @@ typedef const char *Fibred(
  * test that runs if a template or its code is wrong. */
 typedef struct OnCuda OnCuda;
 OnCuda *oncuda_new(Arena *a, Key *const key[], u32 n, Fibred **fn);
+/* scale: a template in place of the built-in one of that name; NULL. */
+OnCuda *oncuda_with(Arena *a, Key *const key[], u32 n, Fibred **fn, const char *scale);
 void oncuda_free(OnCuda *o);
 
 /* Runs one launch. NULL, or what went wrong: what the scheduler says, or a touch of what may not be touched.

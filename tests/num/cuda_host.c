@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include "codegen/select_graph.h"
 #include "ir/eval.h"
 #include "ir/quant.h"
 #include "passes/passes.h"
@@ -69,8 +70,9 @@ static Trial trial(const char *name, const Graph *g, const char *words, u32 max_
         t.key = NEWN(arena, u32, t.g->n_node);
         t.weight = NEWN(arena, Mem, t.g->n_weight);
         t.plane = (Mem(*)[2])arena_array(arena, t.g->n_state + 1, sizeof *t.plane);
+        select_graph(arena, t.g, TARGET_cuda, NULL, t.sel);
         for (u32 i = 0; i < t.g->n_node; i++)
-                if (select_node(arena, t.g, i, TARGET_cuda, NULL, &t.sel[i]))
+                if (t.sel[i].key)
                         t.key[i] = key_index(t.sel[i].key);
         return t;
 }
@@ -421,6 +423,17 @@ static void add(const char *name, const Graph *g, const char *words, u32 max_tok
         trials[n_trials++] = trial(name, g, words, max_tok, steps);
 }
 
+/* Whether an attend of the trial waits before it reads, and another one does not. */
+static bool both_ways(const Trial *t)
+{
+        u32 early = 0, late = 0;
+        for (u32 i = 0; i < t->g->n_node; i++) {
+                early += t->sel[i].key && strstr(t->sel[i].key->text, "EARLY_kv=1");
+                late += t->sel[i].key && strstr(t->sel[i].key->text, "EARLY_kv=0");
+        }
+        return early && late;
+}
+
 static void make_trials(void)
 {
         enum { SEEDS = 4 };
@@ -434,6 +447,7 @@ static void make_trials(void)
                 trials[n_trials - 1].quick = 594;
                 add("long past, on tensor cores", past_one_graph(arena), words[i], 1, 600);
                 trials[n_trials - 1].quick = 596;
+                assert_true(both_ways(&trials[n_trials - 1]));
         }
         add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
         add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);

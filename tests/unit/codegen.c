@@ -139,7 +139,7 @@ static moec_error selecting(Arena *a, Graph *g, u32 node, u64 max_tok)
         g->max[DIM_n_tok] = max_tok;
         if (TRAP(&t))
                 return t.error;
-        assert_true(select_node(a, g, node, TARGET_cpu, NULL, &s));
+        assert_true(select_node(a, g, node, TARGET_cpu, NULL, true, &s));
         trap_pop(&t);
         return (moec_error){0};
 }

@@ -290,6 +290,86 @@ static void steps_fail(void **state)
         }
 }
 
+/* What a step finds used up is memory, not a broken device. */
+static void steps_lack_memory(void **state)
+{
+        static const char *const name[] = {"cuGraphInstantiate", "cuGraphLaunch", "cuLaunchKernelEx"};
+        (void)state;
+        moec_options opt = options();
+        moec_context *c;
+        moec_error e;
+        for (size_t i = 0; i < COUNT(name); i++) {
+                *cuda = fresh;
+                assert_int_equal(load(&opt, &c, ""), MOEC_OK);
+                cuda->fails = name[i];
+                cuda->rc = CU_NO_MEMORY;
+                assert_int_equal(step(c, 1, &e), MOEC_NO_MEMORY);
+                assert_non_null(strstr(e.msg, "out of device memory: "));
+                assert_non_null(strstr(e.msg, "nvidia-smi"));
+                assert_int_equal(moec_seq_len(c, 0), 0);
+                moec_unload(c);
+        }
+}
+
+/* From any call on the device is gone: a message, an end, and nothing but the device's own things is left. */
+static void a_device_is_lost(void **state)
+{
+        (void)state;
+        moec_options opt = options();
+        moec_context *c;
+        int n = 0, told = 0;
+        for (moec_status st = MOEC_RUNTIME; st != MOEC_OK; n += n < 20 ? 1 : 13) {
+                moec_error e = {0};
+                *cuda = fresh;
+                cuda->lost = n + 1;
+                cuda->rc = 719;
+                st = moec_load(model, &opt, &c, &e);
+                for (int i = 1; st == MOEC_OK && i <= 2; i++)
+                        st = step(c, i, &e);
+                if (c)
+                        moec_unload(c);
+                told += st != MOEC_OK;
+                if (st != MOEC_OK && !(st == MOEC_RUNTIME && strstr(e.msg, "start again")) &&
+                        !(st == MOEC_NO_DEVICE && strstr(e.msg, "nvidia-smi")))
+                        fail_msg("call %d: status %d: %s", n + 1, st, e.msg);
+        }
+        assert_true(told > 25);
+        *cuda = fresh;
+}
+
+/* Code that the driver is too old for. */
+static void code_is_refused(void **state)
+{
+        static const int rc[] = {CU_INVALID_IMAGE, CU_NO_BINARY, CU_PTX_TOO_NEW};
+        (void)state;
+        moec_options opt = options();
+        moec_context *c;
+        for (size_t i = 0; i < COUNT(rc); i++) {
+                *cuda = fresh;
+                cuda->fails = "cuModuleLoadData";
+                cuda->rc = rc[i];
+                assert_int_equal(load(&opt, &c, "install a newer driver"), MOEC_NO_DEVICE);
+                assert_int_equal(cuda->live, 0);
+        }
+}
+
+static void a_device_too_old(void **state)
+{
+        (void)state;
+        moec_options opt = options();
+        moec_context *c;
+        moec_timing t;
+        cuda->major = 7;
+        cuda->minor = 5;
+        assert_int_equal(load(&opt, &c, "Fake H100, has compute capability 7.5, but the kernels need 8.0"),
+                MOEC_NO_DEVICE);
+        opt.target = NULL;
+        assert_int_equal(load(&opt, &c, ""), MOEC_OK);
+        moec_get_timing(c, &t);
+        assert_true(!strncmp(t.target, "cpu", 3));
+        moec_unload(c);
+}
+
 static void another_device(void **state)
 {
         (void)state;
@@ -378,6 +458,10 @@ int main(void)
                 TEST(another_program_takes_the_memory),
                 TEST(loading_fails),
                 TEST(steps_fail),
+                TEST(steps_lack_memory),
+                TEST(a_device_is_lost),
+                TEST(code_is_refused),
+                TEST(a_device_too_old),
                 TEST(another_device),
                 TEST(auto_says_why),
         };

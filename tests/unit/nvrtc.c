@@ -1,5 +1,6 @@
 /* NVRTC's absence, age and failures, and what is asked of it; the library is a fake. */
 #include "codegen/nvrtc.h"
+#include "runtime/plan.h"
 #include "tests/unit/fake_help.h"
 #include <stdlib.h>
 
@@ -86,6 +87,46 @@ static void no_architectures(void **state)
         }
 }
 
+static void too_old_for_the_kernels(void **state)
+{
+        static const char *const old[] = {"sm_75", "sm_90a,compute_70"};
+        for (size_t i = 0; i < COUNT(old); i++) {
+                Trap t;
+                u32 n;
+                if (TRAP(&t) == 0) {
+                        nvrtc_archs(*state, old[i], &n);
+                        fail_msg("%s is new enough", old[i]);
+                }
+                assert_int_equal(t.error.status, MOEC_NO_DEVICE);
+                assert_non_null(strstr(t.error.msg, "sm_80 or newer"));
+        }
+}
+
+/* When decode's launches let the next one start, and what they read before their own wait: of each label the
+ * first. */
+static void plan_says_what_is_early(const char *path)
+{
+        static const struct {
+                const char *label;
+                PlanTrigger trigger;
+                u32 early;
+        } all[] = {{"embed", PLAN_TRIGGER_none, 0}, {"blk.0.matmul", PLAN_TRIGGER_first, 0},
+                {"blk.0.attend", PLAN_TRIGGER_first, 1u << 2 | 1u << 3 | 1u << 4 | 1u << 5},
+                {"blk.0.experts_up", PLAN_TRIGGER_waited, 0},
+                {"blk.0.experts_down", PLAN_TRIGGER_first, 1u << 2}};
+        Plan *p;
+        moec_error e;
+        assert_int_equal(plan_open(path, 0, &p, &e), MOEC_OK);
+        for (size_t i = 0; i < COUNT(all); i++) {
+                const PlanLaunch *l = p->LAUNCH;
+                while (strcmp(plan_str(p, l->label), all[i].label) != 0)
+                        assert_true(++l < p->LAUNCH + p->PHASE[0].n_launch);
+                assert_int_equal(l->trigger, all[i].trigger);
+                assert_int_equal(l->early, all[i].early);
+        }
+        plan_close(p);
+}
+
 static moec_status compile(const char *target, moec_compile_report *r, moec_error *e)
 {
         moec_options opt = {.target = target, .cache_dir = "off"};
@@ -100,6 +141,7 @@ static moec_status compile(const char *target, moec_compile_report *r, moec_erro
                 moec_model *p;
                 assert_int_equal(moec_open(out, &opt, &p, e), MOEC_OK);
                 moec_close(p);
+                plan_says_what_is_early(out);
         }
         unlink(out);
         moec_close(m);
@@ -120,6 +162,22 @@ static void whole_models(void **state)
         assert_int_equal(two.n_kernels, one.n_kernels);
         assert_int_equal(two.code_bytes, 8 * one.n_kernels);
         assert_int_equal(lib->compiled, 3 * one.n_kernels);
+}
+
+/* Our bug, said before a device says it. */
+static void too_much_shared_memory(void **state)
+{
+        (void)state;
+        moec_compile_report r;
+        moec_error e;
+        lib->shared = 100 << 10;
+        assert_int_equal(compile("cuda:sm_80,sm_90a,compute_80", &r, &e), MOEC_OK);
+        lib->n_arch = 4;
+        lib->arch[3] = 120;
+        assert_int_equal(compile("cuda:sm_80,sm_120", &r, &e), MOEC_ERROR);
+        assert_non_null(strstr(e.msg, "internal error"));
+        assert_non_null(strstr(
+                e.msg, "for sm_120 wants 102400 bytes of shared memory, but a block has 101376 at most"));
 }
 
 static void failures(void **state)
@@ -150,7 +208,9 @@ int main(void)
                 TEST(missing_or_old),
                 TEST(architectures),
                 TEST(no_architectures),
+                TEST(too_old_for_the_kernels),
                 TEST(whole_models),
+                TEST(too_much_shared_memory),
                 TEST(failures),
         };
         return cmocka_run_group_tests(tests, begin, NULL);

@@ -266,6 +266,7 @@ static const Bad bads[] = {
         B(LAUNCH, PlanLaunch, 5, mul[0], UINT32_MAX, "LAUNCH[5].mul"),
         B(LAUNCH, PlanLaunch, 5, mul[2], 1u << 31, "LAUNCH[5].mul"),
         B(LAUNCH, PlanLaunch, 5, div[0], 0, "LAUNCH[5].div[0]"),
+        B(LAUNCH, PlanLaunch, 5, trigger, N_PLAN_TRIGGER, "LAUNCH[5].trigger"),
         B(LAUNCH, PlanLaunch, 5, div[1], 0, "LAUNCH[5].div[1]"),
         B(LAUNCH, PlanLaunch, 5, div[2], 0, "LAUNCH[5].div[2]"),
         B(ARG, PlanArg, 0, kind, N_PLAN_ARG, "ARG[0].kind"),

@@ -286,7 +286,8 @@ INLINE bool ends_last(i32 parts)
 
 moe_kernel
 {
-        pdl_trigger();
+        moe_trigger(first);
+        moe_read_early();
         i32 pos = *(const i32 *)moe_arg(«pos»), low = MOE_window && pos >= MOE_window ? pos - MOE_window + 1 : 0;
         i32 from = low / TILE, tiles = pos / TILE + 1 - from, parts = tiles <= WARPS * EACH ? 1 : (tiles + WARPS - 1) / WARPS;
         parts = parts > SPLIT ? SPLIT : parts;

@@ -72,7 +72,7 @@ INLINE void sum(const Args &a, u32 part, int n)
 
 moe_kernel
 {
-        pdl_trigger();
+        moe_trigger(first);
         pdl_wait();
         u32 T = a.dim->n_tok;
         const u32 *off = (const u32 *)moe_arg(«order»), *pairs = off + E + 1;

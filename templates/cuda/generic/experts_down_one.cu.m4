@@ -43,7 +43,8 @@ INLINE void ask(const u8 *w, const i32 (&id)[KTOP], int tile)
 
 moe_kernel
 {
-        pdl_trigger();
+        moe_trigger(first);
+        moe_read_early();
         int warp = TID / 32;
         const u8 *w = (const u8 *)moe_arg(«down»);
         const Route *route = (const Route *)moe_arg(«route»);

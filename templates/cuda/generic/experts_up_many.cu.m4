@@ -75,7 +75,7 @@ template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, u32 at, int n)
 
 moe_kernel
 {
-        pdl_trigger();
+        moe_trigger(first);
         pdl_wait();
         u32 T = a.dim->n_tok;
         const u32 *off = (const u32 *)moe_arg(«order»), *pairs = off + E + 1;

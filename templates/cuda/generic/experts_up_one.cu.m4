@@ -24,7 +24,7 @@ struct Shared {
         moe_acts«»<1, N_ACT> acts;
         float part[WARPS], h[PART];
         Landing landed[WARPS][STAGES];
-        u8 alone[ARCH >= 900 && ARCH < 1200 ? 4096 : 16]; // more than half of what there is: never two of these blocks on a processor
+        u8 alone[WHOLE_ROOM == 227 << 10 ? 4096 : 16]; // more than half of what there is: never two of these blocks on a processor
 };
 SHARED(Shared)
 
@@ -57,7 +57,7 @@ moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
 #pragma unroll 1
         for (int i = 0; i < STAGES; i++)
                 ask(wg, wu, i, first);
-        pdl_trigger();
+        moe_trigger(waited);
 moe_if(moe_made, 1, «        x.fill<moe_has(«norm», 1, 0)>(sh.acts);
         moe_has(«norm», «x.squares(sh.part);», «»)
 », «        copy<K>(sh.acts, 0, moe_arg(«x»), 1, 0, 0);

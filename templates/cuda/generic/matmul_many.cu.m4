@@ -61,7 +61,7 @@ template <class W> INLINE void rows(const Args &a, const u8 *base, const To &to,
 
 moe_kernel
 {
-        pdl_trigger();
+        moe_trigger(first);
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        if (BX < moe_fact(«END», I)) {
                 To to = {(float *)a.arg[moe_fact(«ARG_out», I)], m4_ifdef(«MOE_ARG_bias»I, «(const float *)a.arg[moe_fact(«ARG_bias», I)]», 0), moe_has(«res», «(const float *)moe_arg(«res»)», 0), moe_fact(«N», I)};
                 rows<moe_fact(«TYPE_w», I)>(a, (const u8 *)a.arg[moe_fact(«ARG_w», I)], to, BX - moe_fact(«START», I));

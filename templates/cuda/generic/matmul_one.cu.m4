@@ -9,17 +9,24 @@
 m4_include(«prelude.m4»)
 m4_include(«product.m4»)
 m4_include(«stream.m4»)
-enum { K = MOE_K, N_ACT = WHOLE(K), RPB = MOE_RPB, RB = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS, TILES = (RPB + RB * WARPS - 1) / (RB * WARPS) };
+enum { K = MOE_K, N_ACT = WHOLE(K), RPB = MOE_RPB };
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_quant(moe_fact(«TYPE_w», I))»)
 // Usage: moe_type_first(I): the first weight that has weight I's type. moe_types: how many types there are.
 m4_define(«moe_type_first», «moe_type_from(0, $1)»)m4_dnl
 m4_define(«moe_type_from», «m4_ifelse(moe_fact(«TYPE_w», «$1»), moe_fact(«TYPE_w», «$2»), «$1», «moe_type_from(m4_incr(«$1»), «$2»)»)»)m4_dnl
 m4_define(«moe_types», m4_eval(0 moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, + 1)»)))m4_dnl
+union Widest {
+moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[Row<moe_fact(«TYPE_w», I), K>::BYTES];
+»)};
+// Rows of a tile: as many as are wanted, of those for which a block has room beside the activations.
+enum { WANT = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS };
+enum { MOST = (int)((WHOLE_ROOM - 4096 - sizeof(moe_acts«»<1, N_ACT>)) / (WARPS * sizeof(Widest))) };
+enum { RB = MOST < 1 ? 1 : MOST < WANT ? MOST : WANT, TILES = (RPB + RB * WARPS - 1) / (RB * WARPS) };
 union Rows {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[RB * Row<moe_fact(«TYPE_w», I), K>::BYTES];
 »)};
 enum { FIT = (int)(SHARED_ROOM / (WARPS * sizeof(Rows))), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
-enum { LONE = ARCH >= 900 && ARCH < 1200 ? 114 << 10 : 0 };
+enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0 };
 struct Shared {
         Rows ring[WARPS][STAGES];
         moe_acts«»<1, N_ACT> acts;
@@ -66,7 +73,7 @@ INLINE void ask(const Job &j, int tile)
 moe_kernel
 {
         typedef Sums<RB, 1> S;
-        pdl_trigger();
+        moe_trigger(first);
         Job j = job_of(a);
         int warp = TID / 32;
         if (TID % 32 < STAGES)

@@ -17,7 +17,7 @@ moe_quant(MOE_TYPE_w)
 typedef MOE_TYPE_w W;
 // A tile: PIECE bytes of a row, or what is left of it, of values that stand alone.
 enum { BYTES = Row<W, K>::BYTES, PIECE = BYTES < 2048 ? BYTES : 2048, PIECES = (BYTES + PIECE - 1) / PIECE };
-enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = (ARCH >= 900 ? 96 << 10 : 32 << 10) / (WARPS * PIECE), STAGES = FIT < TILES ? FIT : TILES };
+enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = (WHOLE_ROOM == 227 << 10 ? 96 << 10 : 32 << 10) / (WARPS * PIECE), STAGES = FIT < TILES ? FIT : TILES };
 enum { HELD = STAGES + 1 == TILES && (int)BYTES % 2048 == 0 }; // the last tile is in registers
 struct Shared {
         alignas(16) u8 ring[WARPS][STAGES][PIECE];
@@ -46,7 +46,7 @@ INLINE void ask(const u8 *w, int tile)
 
 moe_kernel
 {
-        pdl_trigger();
+        moe_trigger(first);
         int warp = TID / 32;
         const u8 *w = (const u8 *)moe_arg(«w»);
         if (TID % 32 < STAGES)
