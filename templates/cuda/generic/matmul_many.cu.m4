@@ -7,6 +7,7 @@
 //      H100, Q4_K K 2048, microseconds:     N 5120, 8 tokens: ?   512: ?      N 151936, 8 tokens: ?
 m4_include(«prelude.m4»)
 m4_include(«many.m4»)
+m4_include(«types.m4»)
 enum { K = MOE_K, RPB = MOE_RPB };
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_quant(moe_fact(«TYPE_w», I))»)
 struct Shared {
@@ -56,15 +57,24 @@ template <class W> INLINE void rows(const Args &a, const u8 *base, const To &to,
                 sh.t.row[t] = t0 + t < T ? t0 + t : T - 1;
         barrier();
         Acts<K> x(moe_arg(«x»), T);
-        moe_tiles(«tile», «(w, x, to, from, t0, T)», «T - t0»)
+        moe_tiles(«tile», «(w, x, to, from, t0, T)», «T - t0», m4_ifelse(m4_eval(MOE_NT > 32), 1, MOE_NT, 8))
 }
 
 moe_kernel
 {
         moe_trigger(first);
-moe_for(«I», 0, m4_eval(MOE_NW - 1), «        if (BX < moe_fact(«END», I)) {
-                To to = {(float *)a.arg[moe_fact(«ARG_out», I)], m4_ifdef(«MOE_ARG_bias»I, «(const float *)a.arg[moe_fact(«ARG_bias», I)]», 0), moe_has(«res», «(const float *)moe_arg(«res»)», 0), moe_fact(«N», I)};
-                rows<moe_fact(«TYPE_w», I)>(a, (const u8 *)a.arg[moe_fact(«ARG_w», I)], to, BX - moe_fact(«START», I));
+        const u8 *w = 0;
+        u32 block = 0;
+        int type = 0;
+        To to;
+moe_for(«I», 0, m4_eval(MOE_NW - 1), «        if (BX >= moe_fact(«START», I) && BX < moe_fact(«END», I)) {
+                w = (const u8 *)a.arg[moe_fact(«ARG_w», I)];
+                to = {(float *)a.arg[moe_fact(«ARG_out», I)], m4_ifdef(«MOE_ARG_bias»I, «(const float *)a.arg[moe_fact(«ARG_bias», I)]», 0), moe_has(«res», «(const float *)moe_arg(«res»)», 0), moe_fact(«N», I)};
+                block = BX - moe_fact(«START», I);
+                type = moe_type_first(I);
+        }
+»)moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, «        if (moe_types == 1 || type == I) {
+                rows<moe_fact(«TYPE_w», I)>(a, w, to, block);
                 return;
         }
-»)}
+»)»)}
