@@ -16,7 +16,7 @@ typedef MOE_TYPE_down W;
 typedef Row<W, K> R;
 enum { N_ACT = WHOLE(KTOP * R::PAD), ALL = KTOP * R::UNITS };
 enum { FIT = (int)(SHARED_ROOM / (WARPS * KTOP * R::BYTES)), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
-enum { THIRD = ARCH >= 900 && ARCH < 1200 ? 76 << 10 : 0 };
+enum { THIRD = WHOLE_ROOM == 227 << 10 ? 76 << 10 : 0 };
 typedef u8 Ring[WARPS][STAGES][KTOP][R::BYTES];
 struct Shared {
         alignas(16) Ring ring;
