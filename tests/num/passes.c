@@ -146,7 +146,7 @@ static void test_fuse(void **state)
 {
         static const char *const before[] = {"", ROUNDED, "experts", "experts, dce, qmatmul act=q8"},
                                  *const words[] = {"fuse", "fuse dup_norm", "fuse fuse_kv", "fuse quantize",
-                                         "fuse dup_norm fuse_kv route_max=1000000",
+                                         "fuse dup_norm fuse_kv round_attend route_max=1000000",
                                          "fuse dup_norm quantize fuse_kv"};
         (void)state;
         for (u32 i = 0; i < COUNT(before); i++)
@@ -156,7 +156,7 @@ static void test_fuse(void **state)
 
 #define DECODE(q)                                                                                            \
         "fold, dce, experts, qmatmul" q                                                                      \
-        ", fuse dup_norm fuse_kv route_max=1000000, layout panel, order, buffers"
+        ", fuse dup_norm fuse_kv round_attend route_max=1000000, layout panel, order, buffers"
 #define PREFILL(q) "fold, dce, experts grouped, qmatmul" q ", fuse quantize, layout panel, order, buffers"
 
 static void test_pipelines(void **state)

@@ -1,7 +1,7 @@
 // attend: softmax attention of each token over its own sequence's cache, with the queries' norm and rotation, and, given k,
 // the token's keys and values appended first.
 //
-// q f32 [T, HEADS * DK]; out f32 [T, HEADS * DV]; planes as kv_append's. A block: NT tokens and one key head with its G query
+// q f32 [T, HEADS * DK]; out f32 or q8 [T, HEADS * DV]; planes as kv_append's. A block: NT tokens and one key head with its G query
 // heads. The queries of a block share every key and value read, if its tokens are neighbours of one sequence; else it goes
 // token by token. Positions go by CHUNK, with a running maximum (online softmax: Milakov and Gimelshein 2018). With k the phase
 // has one token a step.
@@ -155,10 +155,15 @@ moe_has(«k», «                const float *k = (const float *)moe_arg(«k») 
         for (int q = 0; q < nq; q++) {
                 moe_has(«sinks», «float sink = ((const float *)moe_arg(«sinks»))[h * G + (u32)(q % G)];
                 float top = sink > x->m[q] ? sink : x->m[q], r = exp1(x->m[q] - top), inv = r / (x->l[q] * r + exp1(sink - top));», «float inv = 1.0f / x->l[q];»)
-                float *to = (float *)moe_arg(«out0») + ((u64)(t0 + (u32)(q / G)) * HEADS + h * G + (u32)(q % G)) * DV;
+                u64 at = ((u64)(t0 + (u32)(q / G)) * HEADS + h * G + (u32)(q % G)) * DV;
+                float *to = moe_if(MOE_out, q8, «x->o[q]», «(float *)moe_arg(«out0») + at»);
                 for (int i = 0; i < DV; i++)
                         to[i] = x->o[q][i] * inv;
-        }
+moe_if(MOE_out, q8, «                i8 *code = moe_arg(«out0»);
+                u64 n = (u64)dim->n_tok * HEADS * DV;
+                float *d = (float *)(code + n), *s = d + n / 16;
+                quantize(to, DV, code + at, d + at / 16, s + at / 16);
+», «»)        }
 }
 
 moe_kernel
