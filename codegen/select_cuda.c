@@ -67,7 +67,8 @@ typedef struct Ahead {
 } Ahead;
 static const Ahead ahead[N_OP][N_TEMPLATE] = {
         [OP_matmul] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_attend] = {[ONE] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}}},
+        [OP_attend] = {[ONE] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}},
+                [MANY] = {PLAN_TRIGGER_first, 2, {S_pos, S_seq}}},
         [OP_route] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_experts_down] =
@@ -106,8 +107,6 @@ static void begin(Ctx *c)
                 one_begin(c);
         else if (c->many)
                 many_begin(c);
-        if (many_attends(c))
-                many_attend_begin(c);
         c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
         c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->s->threads);
         if (c->s->threads % 32)
@@ -160,10 +159,8 @@ static void grid_kv_append(Ctx *c)
 }
 static void grid_attend(Ctx *c)
 {
-        if (many_attends(c)) {
-                many_attend_grid(c);
+        if (c->many)
                 return;
-        }
         i64 heads = sel_state(c)->heads,
             split = one_token(c) ? size(c, "SPLIT", 1, 32, clamp(128 / heads, 1, 32)) : 1;
         if (c->one)

@@ -29,6 +29,8 @@ bool many_fits(const Ctx *c)
                 return in_get(c->n, S_order) && product_fits(c, S_gate) && product_fits(c, S_up);
         case OP_experts_down:
                 return in_get(c->n, S_order) && product_fits(c, S_down);
+        case OP_attend:
+                return attend_fits_many(c);
         default:
                 return false;
         }
@@ -44,8 +46,12 @@ static i64 share_k(const Ctx *c)
 void many_begin(Ctx *c)
 {
         bool few = c->g->max[DIM_n_tok] <= FEW, matmul = c->n->op == OP_matmul;
-        i64 kw = few ? share_k(c) : 1, mw = few ? 1 : 4;
         c->k->op = arena_fmt(c->k->arena, "%s_many", c->k->op);
+        if (c->n->op == OP_attend) {
+                attend_begin_many(c);
+                return;
+        }
+        i64 kw = few ? share_k(c) : 1, mw = few ? 1 : 4;
         c->s->threads = (u32)(32 * mw * kw);
         c->tile = !few ? 64 : matmul ? 32 : 16;
         c->rows = 32 * mw;

@@ -51,10 +51,8 @@ bool many_fits(const Ctx *c);
 void many_begin(Ctx *c);
 void many_grid(Ctx *c);
 
-/* select_attend.c: whether it is an attend, of steps of many tokens, that has the kernel attend_many; its
- * block and its grid. */
-bool many_attends(const Ctx *c);
-void many_attend_begin(Ctx *c);
-void many_attend_grid(Ctx *c);
+/* select_attend.c: of these, attend. */
+bool attend_fits_many(const Ctx *c);
+void attend_begin_many(Ctx *c);
 
 #endif

@@ -214,15 +214,16 @@ static void models_pass(void **state)
 {
         static const struct {
                 const char *name;
-                u32 early; /* inputs, values and states that steps of one token read early, at least */
-        } all[] = {{"qwen3moe", 4}, {"gpt-oss", 3}, {"deepseek2", 0}};
+                u32 early,
+                        many; /* inputs, values and states that steps read early, at least; of many tokens */
+        } all[] = {{"qwen3moe", 4, 2}, {"gpt-oss", 3, 2}, {"deepseek2", 0, 0}};
         for (size_t i = 0; i < COUNT(all); i++) {
                 Real one = select_file(*state, all[i].name, DECODE, 1),
                      many = select_file(*state, all[i].name, PREFILL, 64);
                 has_fault(*state, one.launch, one.n, NULL);
                 has_fault(*state, many.launch, many.n, NULL);
                 assert_true(count_early(&one) >= all[i].early);
-                assert_int_equal(count_early(&many), 0);
+                assert_true(count_early(&many) >= all[i].many);
         }
 }
 

@@ -16,6 +16,8 @@
 m4_include(«prelude.m4»)
 m4_include(«heads.m4»)
 m4_include(«round.m4»)
+moe_early(«pos»)
+moe_early(«seq»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, GRID = MOE_GRID };
 enum { MT = DK <= 128 && DV <= 128 ? 2 : 1, ROWS = 64 * MT, TM = ROWS / G, NT = DV / 8, UNIT = 128 };
 // A row in shared memory: 16-byte parts, placed so that 8 rows' same part meet no bank twice.
@@ -497,11 +499,13 @@ INLINE void join(const Args &a, const Tile &t, u32 first, u32 last)
 
 moe_kernel
 {
-        pdl_wait();
+        moe_trigger(first);
+        moe_read_early();
         const i32 *seq = (const i32 *)moe_arg(«seq»), *pos = (const i32 *)moe_arg(«pos»);
         u32 n_tok = a.dim->n_tok;
         Shares share = find_cuts(seq, pos, n_tok);
         u32 at = cut[0].at, end = cut[1].at;
+        pdl_wait();
         if (BX >= share.blocks || at >= end)
                 return;
         Tile t;
