@@ -18,15 +18,13 @@ typedef struct Local {
 
 /* What an operation may differ by, relative (L2, by row): sums in another order; one code up or down where
  * activations are rounded inside, since their norm differs in the last bit; an ulp of f16 where keys and
- * values are. */
-static double bound_of(const Graph *g, const Node *n)
+ * values are, or half an ulp of each factor where f16 is what is multiplied. */
+static double bound_of(const Graph *g, const Node *n, const PlanKernel *k)
 {
-        if (n->op == OP_attend)
-                return 2e-3;
         bool q8 = n->op == OP_quantize || (op_info(n->op)->attr[A_out] && attr_i(n, A_out) == ACT_q8) ||
                   (op_info(n->op)->attr[A_act] && attr_i(n, A_act) == ACT_q8 &&
                           ref_type(g, in_get(n, S_x)).dt == D_f32);
-        return q8 ? 2e-2 : 1e-4;
+        return n->op == OP_attend ? 2e-3 : q8 ? 2e-2 : k->flags & PLAN_F16 ? 2e-3 : 1e-4;
 }
 
 static void keep(void *user, const EvalSeen *s)
@@ -101,8 +99,10 @@ static double worst_route(const Pick *got, const Pick *want, u64 rows, u64 k, u6
         return worst;
 }
 
-static void compare(Local *l, const Node *n, u32 val, const char *label)
+static void compare(Local *l, const Node *n, u32 val, const PlanLaunch *pl)
 {
+        const char *label = plan_str(l->c->plan, pl->label);
+        double bound = bound_of(l->g, n, &l->c->plan->KERNEL[pl->kernel]);
         const Tensor *want = &l->seen[val];
         u64 count, at = 0;
         void *got = check_read(l->c, l->g, val, l->n, l->n, l->a, &count);
@@ -113,11 +113,11 @@ static void compare(Local *l, const Node *n, u32 val, const char *label)
                                          : worst_row(got, want->data, rows, cols, &at);
         if (!(rel <= l->worst->rel))
                 *l->worst = (LocalWorst){rel, label};
-        if (!(rel <= bound_of(l->g, n))) {
+        if (!(rel <= bound)) {
                 buf_fmt(l->c->log,
                         "  %s of %s diverges first: relative error %.3g (bound %.0e) at row %llu, token %u "
                         "of the step at %u\n",
-                        label, l->g->name, rel, bound_of(l->g, n), (unsigned long long)at,
+                        label, l->g->name, rel, bound, (unsigned long long)at,
                         (u32)(at * l->n / MAX(rows, 1)), l->first);
                 statistics(l, n);
                 l->c->failed = l->stop = true;
@@ -132,7 +132,7 @@ static void after_launch(void *user, u32 phase, u32 launch)
         (void)phase;
         for (u32 i = 0; i < n->nout && !l->stop; i++)
                 if (l->g->val[n->out + i].type.dt != D_kv && l->g->val[n->out + i].type.dt != D_order)
-                        compare(l, n, n->out + i, plan_str(l->c->plan, pl->label));
+                        compare(l, n, n->out + i, pl);
         for (u32 i = 0; i < n->nout; i++)
                 if (l->g->val[n->out + i].type.dt != D_kv && l->g->val[n->out + i].type.dt != D_order)
                         check_write(l->c, l->g, n->out + i, l->n, l->n, &l->seen[n->out + i], l->a);

@@ -9,8 +9,8 @@ struct Emit {
         Sel **sel;  /* [phase][node] */
         u32 **kern; /* [phase][node]: index into key */
         Key **key;
-        u32 *threads; /* by key */
-        u32 n_key, cap_key, cap_threads;
+        Sel *kernel; /* by key: one that has it */
+        u32 n_key, cap_key, cap_kernel;
         EmitWeight *weight; /* in the plan's order */
         u64 wdata;
         u32 n_weight, cap_weight;
@@ -21,8 +21,9 @@ struct Emit {
 
 /* ---- selecting ---- */
 
-static u32 key_index(Emit *m, Key *k, u32 threads)
+static u32 key_index(Emit *m, const Sel *s)
 {
+        Key *k = s->key;
         for (u32 i = 0; i < m->n_key; i++)
                 if (!strcmp(m->key[i]->text, k->text))
                         return i;
@@ -30,9 +31,9 @@ static u32 key_index(Emit *m, Key *k, u32 threads)
                 if (!strcmp(m->key[i]->name, k->name))
                         die("two kernels are called %s", k->name);
         GROW(m->arena, m->key, m->n_key, m->cap_key);
-        GROW(m->arena, m->threads, m->n_key, m->cap_threads);
+        GROW(m->arena, m->kernel, m->n_key, m->cap_kernel);
         m->key[m->n_key] = k;
-        m->threads[m->n_key] = threads;
+        m->kernel[m->n_key] = *s;
         return m->n_key++;
 }
 
@@ -46,7 +47,7 @@ Emit *emit_new(Arena *a, const EmitIn *in)
         for (u32 r = 0; r < N_PLAN_ROLE; r++) {
                 Sel s;
                 if (select_util(a, (PlanRole)r, in->kind, &s))
-                        m->util[m->n_util++] = (PlanUtil){r, key_index(m, s.key, s.threads)};
+                        m->util[m->n_util++] = (PlanUtil){r, key_index(m, &s)};
         }
         for (u32 p = 0; p < in->n_phase; p++) {
                 const Graph *g = in->phase[p].g;
@@ -55,7 +56,7 @@ Emit *emit_new(Arena *a, const EmitIn *in)
                 select_graph(a, g, in->kind, in->tune, m->sel[p]);
                 for (u32 i = 0; i < g->n_node; i++)
                         if (m->sel[p][i].key)
-                                m->kern[p][i] = key_index(m, m->sel[p][i].key, m->sel[p][i].threads);
+                                m->kern[p][i] = key_index(m, &m->sel[p][i]);
         }
         return m;
 }
@@ -253,7 +254,8 @@ static void put_kernels(Emit *m, u32 each, const char *const source[])
                 PlanKernel k = {.name = plan_add_str(&m->w, m->key[i]->name),
                         .key = plan_add_str(&m->w, m->key[i]->text),
                         .image = i * each,
-                        .threads = m->threads[i]};
+                        .threads = m->kernel[i].threads,
+                        .flags = m->kernel[i].flags};
                 k.source = m->w.section[PLAN_SOURCE].len;
                 k.source_bytes = strlen(source[i]);
                 buf_add(&m->w.section[PLAN_SOURCE], source[i], k.source_bytes);

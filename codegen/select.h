@@ -33,6 +33,7 @@ typedef struct Sel {
         PlanTrigger trigger;
         u32 dim[3], mul[3], div[3]; /* the grid, as in PlanLaunch */
         u32 threads;                /* of a block */
+        u32 flags;                  /* of PlanKernel */
 } Sel;
 
 /* The kernel of that role, whose arguments the runtime gives. False: the target has none. */

@@ -47,6 +47,7 @@ void many_begin(Ctx *c)
 {
         bool few = c->g->max[DIM_n_tok] <= FEW, matmul = c->n->op == OP_matmul;
         c->k->op = arena_fmt(c->k->arena, "%s_many", c->k->op);
+        c->s->flags = PLAN_F16;
         if (c->n->op == OP_attend) {
                 attend_begin_many(c);
                 return;

@@ -81,7 +81,7 @@ typedef struct PlanKernel {
         u32 image;   /* CODE images are numbered in PlanImage order within CODE; CPU: always 0 */
         u32 threads; /* a block; CPU: 1 */
         u32 pad;
-        u32 flags;                /* target's own */
+        u32 flags;                /* PLAN_F16 */
         u64 source, source_bytes; /* in SOURCE: the expanded text */
 } PlanKernel;
 
@@ -102,6 +102,8 @@ typedef enum PlanRole {
 typedef struct PlanUtil {
         u32 role, kernel;
 } PlanUtil;
+
+#define PLAN_F16 1 /* multiplies in f16 what it dequantised: a rounding of its own */
 
 /* CODE begins with u64 count, then count PlanImages, then their bytes. */
 typedef struct PlanImage {

@@ -202,14 +202,13 @@ static void wrong(const Trial *t, const EvalSeen *s, const char *what)
  * the usual at least: 2^-10. 0 by others. */
 static double f16_limit(const Trial *t, const EvalSeen *s)
 {
-        const char *op = t->sel[s->node].key->op;
-        bool many = strlen(op) > 5 && !strcmp(op + strlen(op) - 5, "_many");
-        return many && s->g->node[s->node].op != OP_attend ? 0x1p-10 : 0;
+        bool f16 = t->sel[s->node].flags & PLAN_F16;
+        return f16 && s->g->node[s->node].op != OP_attend ? 0x1p-10 : 0;
 }
 /* attend_many rounds queries and weights to f16: half an ulp of them. */
 static bool rounds_inside(const Trial *t, const EvalSeen *s)
 {
-        return !strcmp(t->sel[s->node].key->op, "attend_many");
+        return t->sel[s->node].flags & PLAN_F16 && s->g->node[s->node].op == OP_attend;
 }
 
 /* By the largest: what is near 0 by cancelling has the others' rounding. */

@@ -430,6 +430,14 @@ template <class S> INLINE void finish(const Args &a, const Tile &t, const Walk<S
         barrier();
 }
 
+// By number, which a register would hide from who looks for races.
+template <class S> INLINE void group_barrier(int group)
+{
+#pragma unroll
+        for (int g = 0; g < S::GROUPS; g++)
+                if (g == group)
+                        part_barrier(1 + g, S::OF);
+}
 // Units from .. to - 1 of the tile; far: where its part goes; negative: it is whole.
 template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 from, i32 to, int far)
 {
@@ -454,7 +462,7 @@ template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 fr
                 if (S::IN_GROUP == 1)
                         warp_barrier();
                 else
-                        part_barrier(1 + group, S::OF);
+                        group_barrier<S>(group);
                 if (s + 1 < steps)
                         copy_keys<S::N, S::OF>(ring + (s + 1) % 2 * S::SLOT, t, place_of(s + 1), thread);
                 if (mine)
