@@ -448,6 +448,10 @@ static void make_trials(void)
                 trials[n_trials - 1].quick = 596;
                 assert_true(both_ways(&trials[n_trials - 1]));
         }
+        static const int experts[] = {5, 20, 128, 129};
+        for (u32 i = 0; i < COUNT(experts); i++)
+                add(arena_fmt(arena, "%d experts", experts[i]), router_graph(arena, experts[i]), words[0], 1,
+                        1);
         add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
         add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);
         static const struct {
