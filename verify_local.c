@@ -24,7 +24,7 @@ static double bound_of(const Graph *g, const Node *n, const PlanKernel *k)
         bool q8 = n->op == OP_quantize || (op_info(n->op)->attr[A_out] && attr_i(n, A_out) == ACT_q8) ||
                   (op_info(n->op)->attr[A_act] && attr_i(n, A_act) == ACT_q8 &&
                           ref_type(g, in_get(n, S_x)).dt == D_f32);
-        return n->op == OP_attend ? 2e-3 : q8 ? 2e-2 : k->flags & PLAN_F16 ? 2e-3 : 1e-4;
+        return q8 ? 2e-2 : n->op == OP_attend || k->flags & PLAN_F16 ? 2e-3 : 1e-4;
 }
 
 static void keep(void *user, const EvalSeen *s)
