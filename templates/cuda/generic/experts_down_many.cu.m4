@@ -85,7 +85,7 @@ moe_kernel
                 for (u32 t = (u32)TID; t < NT; t += THREADS)
                         sh.t.row[t] = pairs[i + t < end ? i + t : end - 1];
                 barrier();
-                moe_tiles(«tile», «(a, T, e, item % PARTS, n)», «n», m4_ifelse(m4_eval(MOE_NT > 16), 1, 16, 8))
+                moe_tiles(«tile», «(a, T, e, item % PARTS, n)», «n», m4_ifelse(m4_eval(MOE_NT > 16), 1, 16, 8), 2)
                 sum(a, item % PARTS, n);
         }
 }

@@ -90,6 +90,6 @@ moe_kernel
                         sh.t.row[t] = sh.pair[t] / KTOP;
                 }
                 barrier();
-                moe_tiles(«tile», «(a, T, e, item % PARTS, n)», «n», m4_ifelse(m4_eval(MOE_NT > 16), 1, 16, 8))
+                moe_tiles(«tile», «(a, T, e, item % PARTS, n)», «n», m4_ifelse(m4_eval(MOE_NT > 16), 1, 16, 8), 2)
         }
 }

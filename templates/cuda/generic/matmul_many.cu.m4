@@ -57,7 +57,7 @@ template <class W> INLINE void rows(const Args &a, const u8 *base, const To &to,
                 sh.t.row[t] = t0 + t < T ? t0 + t : T - 1;
         barrier();
         Acts<K> x(moe_arg(«x»), T);
-        moe_tiles(«tile», «(w, x, to, from, t0, T)», «T - t0», m4_ifelse(m4_eval(MOE_NT > 32), 1, MOE_NT, 8))
+        moe_tiles(«tile», «(w, x, to, from, t0, T)», «T - t0», m4_ifelse(m4_eval(MOE_NT > 32), 1, MOE_NT, 8), 4)
 }
 
 moe_kernel
