@@ -63,9 +63,11 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
         barrier();
 »)        // SHARE threads an expert.
         enum { SHARE = THREADS / E >= 4 ? 4 : 1 };
+#pragma unroll 1
         for (int i = TID; i < E; i += THREADS)
                 key[i] = order_of(c[i]);
         barrier();
+#pragma unroll 1
         for (int j = TID; j < (E * SHARE + 31) / 32 * 32; j += THREADS) {
                 int i = j / SHARE, rank = 0;
                 i32 mine = key[i < E ? i : 0];
@@ -79,6 +81,7 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
         }
         barrier();
         if (TID < 32) {
+#pragma unroll 1
                 for (int n = TID; n < KTOP; n += 32)
                         w[n] = m4_ifelse(moe_direct, 1, «exp1(z[pick[n]] - z[pick[0]])», «s[pick[n]]»);
                 warp_barrier();
@@ -86,6 +89,7 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
                 float sum = 0;
                 for (int n = 0; n < KTOP; n++)
                         sum += w[n];
+#pragma unroll 1
                 for (int n = TID; n < KTOP; n += 32) {
                         Route r = {pick[n], w[n] moe_if(MOE_renorm, 1, «/ sum», «») * (float)MOE_wscale};
                         to[n] = r;

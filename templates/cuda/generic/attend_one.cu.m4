@@ -121,6 +121,7 @@ struct Tile {
 // A later tile's keys to the L2, 128 bytes a lane at a time.
 INLINE void keys_ahead(const u16 *keys, i32 p0, i32 last)
 {
+#pragma unroll 1
         for (int i = TID % 32; i < TILE * DK / 64; i += 32) {
                 i32 p = p0 + i / (DK / 64);
                 ahead(keys + (u64)(u32)(p < last ? p : 0) * DK + i % (DK / 64) * 64);
@@ -321,7 +322,8 @@ moe_kernel
                 keys_ahead(keys, TILE * (from + i), pos);
         for (int i = TID; G < 8 && i < 2 * 8 * DK; i += THREADS)
                 query[i / (8 * DK)][i / DK % 8][i % DK] = 0;
-moe_if(moe_norms, 0, «», «        for (int i = TID; i < DK; i += THREADS) {
+moe_if(moe_norms, 0, «», «#pragma unroll 1
+        for (int i = TID; i < DK; i += THREADS) {
                 norm_w[0][i] = moe_has(«norm», «((const float *)moe_arg(«norm»))[i]», 1);
                 norm_w[1][i] = moe_has(«knorm», «((const float *)moe_arg(«knorm»))[i]», 1);
         }
@@ -334,7 +336,8 @@ moe_if(moe_norms, 0, «», «        for (int i = TID; i < DK; i += THREADS) {
                 prepare(moe_has(«k», «key ? (const float *)moe_arg(«k») + BY * DK : », «»)(const float *)moe_arg(«q») + (BY * G + (u32)n) * DK, norm_w[key],
                         key ? moe_has(«knorm», true, false) : moe_has(«norm», true, false), key ? 1 : SCALE, query[0][key ? 8 : n % 9], query[1][key ? 8 : n % 9],
                         n < G || key);
-moe_has(«k», «        for (int i = TID; own && i < DV; i += THREADS)
+moe_has(«k», «#pragma unroll 1
+        for (int i = TID; own && i < DV; i += THREADS)
                 own_value[i] = (u16)f32_f16(((const float *)moe_arg(«v»))[BY * DV + (u32)i]);
 », «»)        barrier();
 moe_has(«k», «        if (own && TID < DK / 8)

@@ -19,6 +19,7 @@ __shared__ float turn_cos[HALF], turn_sin[HALF];
 // By the whole block; a barrier follows.
 INLINE void rope_table(i32 pos, const float *factor)
 {
+#pragma unroll 1
         for (int i = TID; i < HALF; i += THREADS) {
                 float s, c;
                 sincos_turns((double)pos * (factor ? freqs[i] / (double)factor[i] : freqs[i]), s, c);
