@@ -296,9 +296,8 @@ ModelMemory model_memory(const Model *m, u64 n_ctx, u64 n_tok)
         u64 per_pos = 0;
         for (u32 i = 0; m->graph && i < m->graph->n_state; i++) {
                 const State *s = &m->graph->state[i];
-                u64 k = sat_mul((u64)s->dk, dtype_info[s->ktype].bytes);
-                u64 v = sat_mul((u64)s->dv, dtype_info[s->vtype].bytes);
-                per_pos = sat_add(per_pos, sat_mul((u64)s->heads, sat_add(k, v)));
+                u64 k = kv_row_bytes(s->ktype, (u64)s->dk), v = kv_row_bytes(s->vtype, (u64)s->dv);
+                per_pos = sat_add(per_pos, sat_mul((u64)s->heads, k + v));
         }
         mem.kv = sat_mul(per_pos, n_ctx);
         if (m->graph)

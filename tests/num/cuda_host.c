@@ -138,9 +138,9 @@ static Mem *weight_mem(Trial *t, u32 i)
 static Mem *plane_mem(Trial *t, u32 i, bool values)
 {
         const State *s = &t->g->state[i];
-        u64 width = (u64)(values ? s->dv : s->dk), size = dtype_info[values ? s->vtype : s->ktype].bytes;
+        u64 row = values ? kv_row_bytes(s->vtype, (u64)s->dv) : kv_row_bytes(s->ktype, (u64)s->dk);
         if (!t->plane[i][values].p)
-                t->plane[i][values] = mem_new(N_SEQ * (u64)s->heads * N_CTX * width * size, MEM_OUT);
+                t->plane[i][values] = mem_new(N_SEQ * (u64)s->heads * N_CTX * row, MEM_OUT);
         return &t->plane[i][values];
 }
 
