@@ -190,8 +190,8 @@ void stage_run(Stages *s, Stage *st, AfterPass *after, void *user)
 {
         const moec_options *o = s->opt;
         PassOpt po = {.act = o->act == MOEC_ACT_F32 ? ACT_f32 : ACT_q8, .no_reuse = o->debug};
-        st->g = model_graph(
-                &s->front->model, s->arena, front_cache_type(o->ctk, "-ctk"), front_cache_type(o->ctv, "-ctv"));
+        st->g = model_graph(&s->front->model, s->arena, front_cache_type(o->ctk, "-ctk"),
+                front_cache_type(o->ctv, "-ctv"));
         st->g->name = st->phase->name;
         st->g->max[DIM_n_tok] = st->max_tok;
         st->g->max[DIM_n_out] = st->max_out;
