@@ -448,8 +448,8 @@ static void make_trials(void)
                 trials[n_trials - 1].quick = 596;
                 assert_true(both_ways(&trials[n_trials - 1]));
         }
-        add("long past, kept as q8_0", past_graph(arena, 64, "q8_0 q8_0"), words[0], 1, 300);
-        trials[n_trials - 1].quick = 297;
+        add("long past, kept as q8_0", past_graph(arena, 64, "q8_0 q8_0"), words[0], 1, 150);
+        trials[n_trials - 1].quick = 147;
         add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
         add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);
         static const struct {
