@@ -66,7 +66,7 @@ expect_error "a plan to verify" 2 'give the GGUF' "$MOEC" verify "$T/plan"
 expect_output "inspect of a plan" 'x86-64-v3' "$MOEC" inspect "$T/plan"
 
 expect_error "no such device" 9 'no CUDA.*use --target cpu' "$MOEC" run -m "$F" --target cuda -p a
-expect_error "too much context for it as q8_0" 10 'KV cache 190.73 GiB ' "$MOEC" run -m "$F" -c 160000000 -ctk q8_0 -ctv q8_0 -p a
+expect_error "too much context with keys of q8_0" 10 'KV cache 42.00 GiB ' "$MOEC" run -m "$F" -c 16777216 -ctk q8_0 -ctv f32 -p a
 expect_error "too much context for the memory" 10 'weights .* KV cache .* = ' "$MOEC" run -m "$F" -c 16000000 -p a
 cp "$F" "$T/own.gguf"
 expect_error "compile over the model" 12 'not overwritten' "$MOEC" compile "$T/own.gguf" -o "$T/own.gguf"
