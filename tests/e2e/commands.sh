@@ -52,6 +52,10 @@ expect_same "on standard output" "$T/cpu.f32" "$T/out.f32"
 "$MOEC" logits -m "$F" --tokens 1,2,3 -b 1 -t 1 --target eval --act f32 -o "$T/eval.f32"
 check "exact ones" [ "$(wc -c <"$T/eval.f32")" = $((3 * 4096 * 4)) ]
 check "which differ by rounding" [ "$(cmp -l "$T/cpu.f32" "$T/eval.f32" | wc -l)" -gt 0 ]
+for kept in f16 q8_0; do
+        "$MOEC" logits -m "$F" --tokens 1,2,3 --target eval -ctk $kept -ctv $kept -o "$T/$kept.f32"
+done
+check "eval rounds keys and values, too" [ -s "$T/f16.f32" -a -n "$(cmp "$T/f16.f32" "$T/q8_0.f32")" ]
 expect_error "more tokens than context" 2 '3 tokens, and the context holds 2' "$MOEC" logits -m "$F" --tokens 1,2,3 -c 2 -o "$T/x"
 
 text='Über <|endoftext|> 東京 🙂 it'"'"'s 3.14'
