@@ -39,6 +39,7 @@ check "with their facts" grep -q '^//   .*MOE_' "$T/out"
 expect_output "verify" '^passed: 80 tokens, q8 activations' "$MOEC" verify "$F"
 expect_output "verify f32, as JSON" '^\{"passed": true, "tokens": 5, "act": "f32"' "$MOEC" verify "$F" --act f32 --tokens 1,2,3,4,5 -o json
 expect_output "verify with a cache of q8_0" '^passed: 80 tokens' "$MOEC" verify "$F" -ctk q8_0 -ctv q8_0
+expect_output "and activations in f32" '^passed: 80 tokens, f32' "$MOEC" verify "$F" -ctk q8_0 -ctv f32 --act f32
 expect_output "verify over a text" '^passed: ' "$MOEC" verify "$F" -f <(head -c 400 tests/models/valid.txt)
 mkdir -p "$T/over/templates/c/generic"
 sed 's/exp8(-g)/exp8(g)/' templates/c/generic/glu_fn.m4 >"$T/over/templates/c/generic/glu_fn.m4"
