@@ -31,13 +31,16 @@ static moec_status unit(Jobs *j, u32 i, moec_error *e)
         return st == MOEC_OK && j->build ? j->build(j, i, e) : st;
 }
 
+/* The last unit first: kernels of the largest steps come last in a plan, and take longest. */
 static void *worker(void *p)
 {
         Jobs *j = p;
         for (u32 i; (i = atomic_fetch_add(&j->next, 1)) < j->n && !atomic_load(&j->stop);
-                atomic_fetch_add(&j->done, 1))
-                if (unit(j, i, &j->unit[i].error) != MOEC_OK)
+                atomic_fetch_add(&j->done, 1)) {
+                Unit *u = &j->unit[j->n - 1 - i];
+                if (unit(j, j->n - 1 - i, &u->error) != MOEC_OK)
                         atomic_store(&j->stop, true);
+        }
         return NULL;
 }
 

@@ -389,7 +389,8 @@ static void infer_attend(Ctx *c)
         index_for(c, S_pos, q.dim[0]);
         index_for(c, S_seq, q.dim[0]);
         blocks(c, S_q, own ? own : dv, A_out);
-        give(c, type2(attr_i(c->n, A_out) == ACT_q8 ? D_q8 : D_f32, q.dim[0], size(heads * (own ? own : dv))));
+        give(c, type2(attr_i(c->n, A_out) == ACT_q8 ? D_q8 : D_f32, q.dim[0],
+                        size(heads * (own ? own : dv))));
         if (has(c, S_k)) {
                 append_fits(c, &kv, q.dim[0], S_knorm);
                 give(c, kv);

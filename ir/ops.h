@@ -61,7 +61,7 @@
         O(rope, "x pos freqs?", "heads " ROPE_ATTRS, "1")                                                    \
         O(kv_append, "kv k v? pos seq norm? freqs?", "eps " ROPE_ATTRS, "1")                                 \
         O(attend, "q kv pos seq sinks? norm? freqs? k? v? knorm?",                                           \
-                "heads dv scale window softcap eps out " ROPE_ATTRS, "k")                                        \
+                "heads dv scale window softcap eps out " ROPE_ATTRS, "k")                                    \
         O(glu, "gate up", "glu alpha limit", "1")                                                            \
         O(route, "x w? norm? bias?", "k gate renorm wscale groups groups_k eps", "1")                        \
         O(experts, "x route gate up down gate_b? up_b? down_b? norm? res?", "act glu alpha limit eps", "1")  \

@@ -214,7 +214,8 @@ static moec_status check_memory(CudaRt *c, moec_error *e)
                 driver_check(c->d, c->d->cuMemGetInfo(&free_bytes, &total), "asking for its memory", e);
         snprintf(who, sizeof who, "the device (%.100s)", c->device.name);
         return st == MOEC_OK ? rt_check_memory(&c->rt, (Memory){free_bytes, who},
-                                       cuda_load_room() + cuda_draw_room(c) + N_ALLOC * ROUNDED, e)
+                                       cuda_load_room() + cuda_draw_room(0) + N_ALLOC * ROUNDED,
+                                       cuda_draw_room(1) - cuda_draw_room(0), e)
                              : st;
 }
 

@@ -59,7 +59,7 @@ moec_status cuda_capture(CudaRt *c, u32 phase, bool draw, u32 n, CuGraphExec **x
 moec_status cuda_run_graph(CudaRt *c, u32 phase, moec_error *e);
 
 /* ---- cuda_draw.c ---- */
-u64 cuda_draw_room(const CudaRt *c);                  /* bytes of the device */
+u64 cuda_draw_room(u32 n_ctx);                        /* bytes of the device */
 moec_status cuda_draw_open(CudaRt *c, moec_error *e); /* cuda_close frees */
 moec_status cuda_draw_launch(const CudaRt *c, moec_error *e);
 moec_status cuda_draw(Rt *rt, const Draw *w, i32 *id, u32 *n, moec_error *e);

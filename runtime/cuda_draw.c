@@ -5,15 +5,15 @@
 #include "runtime/sample.h"
 #include <string.h>
 
-u64 cuda_draw_room(const CudaRt *c)
+u64 cuda_draw_room(u32 n_ctx)
 {
-        return sizeof(PlanDraw) + 4ull * c->rt.n_ctx;
+        return sizeof(PlanDraw) + 4ull * n_ctx;
 }
 
 moec_status cuda_draw_open(CudaRt *c, moec_error *e)
 {
         void *host = NULL;
-        u64 bytes = cuda_draw_room(c);
+        u64 bytes = cuda_draw_room(c->rt.n_ctx);
         int rc = c->d->cuMemAlloc(&c->draw, bytes);
         if (rc == CU_OK)
                 rc = c->d->cuMemsetD8Async(c->draw, 0, bytes, c->stream);

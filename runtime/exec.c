@@ -44,14 +44,15 @@ const char *rt_human(u64 n, char out[32])
         return out;
 }
 
-/* The longest context whose KV cache is no larger; that asked for is larger. */
-static u32 longest(const Rt *rt, u64 bytes)
+/* The longest context whose KV cache, with `each` bytes a position, is no larger; that asked for is larger.
+ */
+static u32 longest(const Rt *rt, u64 bytes, u64 each)
 {
         u32 fits = 0, over = rt->n_ctx;
         while (over - fits > 1) {
                 u32 mid = fits + (over - fits) / 2;
                 u64 kv;
-                if (kv_bytes(rt, mid, &kv) && kv <= bytes)
+                if (kv_bytes(rt, mid, &kv) && add_u64(kv, each * mid, &kv) && kv <= bytes)
                         fits = mid;
                 else
                         over = mid;
@@ -59,11 +60,13 @@ static u32 longest(const Rt *rt, u64 bytes)
         return fits;
 }
 
-/* Says what was to be loaded, and how long a context could be. rest: bytes beside the KV cache. */
-static moec_status no_room(const Rt *rt, Memory m, u64 rest, moec_error *e)
+/* Says what was to be loaded, and how long a context could be. rest: bytes beside the KV cache, `each` of
+ * them a position. */
+static moec_status no_room(const Rt *rt, Memory m, u64 rest, u64 each, moec_error *e)
 {
+        u64 fixed = rest - each * rt->n_ctx;
         char w[32], k[32], s[32], o[32], all[32], have[32], other[64] = "", hint[96] = "";
-        u32 fits = rest < m.bytes ? longest(rt, m.bytes - rest) : 0;
+        u32 fits = fixed < m.bytes ? longest(rt, m.bytes - fixed, each) : 0;
         if (rt->mem.other)
                 snprintf(other, sizeof other, " + other buffers %s", rt_human(rt->mem.other, o));
         if (fits)
@@ -77,7 +80,7 @@ static moec_status no_room(const Rt *rt, Memory m, u64 rest, moec_error *e)
                 fits ? hint : "no context is short enough");
 }
 
-moec_status rt_check_memory(Rt *rt, Memory m, u64 other, moec_error *e)
+moec_status rt_check_memory(Rt *rt, Memory m, u64 other, u64 each, moec_error *e)
 {
         const Plan *p = rt->plan;
         u64 sum = 0;
@@ -90,14 +93,14 @@ moec_status rt_check_memory(Rt *rt, Memory m, u64 other, moec_error *e)
                         return fail(e, MOEC_NO_MEMORY, "the weights need more than 2^64 bytes");
         rt->mem.weights = sum;
         rt->mem.scratch = p->META->arena_bytes + N_PLAN_INPUT * rt_round(4ull * rt->max_tok);
-        rt->mem.other = other;
+        rt->mem.other = other += each * rt->n_ctx;
         u64 rest, all;
         if (!add_u64(rt->mem.weights, rt->mem.scratch, &rest) || !add_u64(rest, other, &rest) ||
                 !add_u64(rest, rt->mem.kv, &all))
                 return fail(e, MOEC_NO_MEMORY, "the model needs more than 2^64 bytes");
         if (all <= m.bytes)
                 return MOEC_OK;
-        return no_room(rt, m, rest, e);
+        return no_room(rt, m, rest, each, e);
 }
 
 /* ---- loading ---- */

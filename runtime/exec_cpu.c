@@ -93,7 +93,7 @@ static moec_status cpu_open(Rt *rt, const moec_options *opt, moec_error *e)
         CpuRt *c = (CpuRt *)(void *)rt;
         moec_status st;
         if ((st = isa_have(plan_str(rt->plan, rt->plan->META->isa), e)) != MOEC_OK ||
-                (st = rt_check_memory(rt, memory_available(), 0, e)) != MOEC_OK)
+                (st = rt_check_memory(rt, memory_available(), 0, 0, e)) != MOEC_OK)
                 return st;
         if ((st = load_code(c, opt, e)) != MOEC_OK || (st = alloc_buffers(c, e)) != MOEC_OK)
                 return st;

@@ -51,9 +51,9 @@ struct Rt {
 
 u64 rt_round(u64 n);                           /* up to PLAN_ALIGN */
 const char *rt_human(u64 bytes, char out[32]); /* "1.50 GiB" */
-/* Whether all fits; sets mem. m: what there is; other: bytes beside weights, KV cache, arena and inputs.
- * MOEC_NO_MEMORY with the arithmetic. */
-moec_status rt_check_memory(Rt *rt, Memory m, u64 other, moec_error *e);
+/* Whether all fits; sets mem. m: what there is; other: bytes beside weights, KV cache, arena and inputs, and
+ * `each` a position. MOEC_NO_MEMORY with the arithmetic. */
+moec_status rt_check_memory(Rt *rt, Memory m, u64 other, u64 each, moec_error *e);
 /* Resolves every PlanArg: where things are. at: [ARG]. kv: of all states' planes; input[i]: of each input;
  * weight: [WEIGHT]. MOEC_NO_MEMORY. */
 typedef struct RtPlaces {

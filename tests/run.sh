@@ -55,7 +55,6 @@ one() {
                         print pass + 0, fail + 0, skip + 0
                 }' "$log")
         set -- "$1" $(tail -n 1 <<<"$n")
-        echo "$2 $3 $4" >"$log.sum"
         {
                 printf '%-32s %5d passed %4d failed %4d skipped %7.1f s\n' "$name" "$2" "$3" "$4" \
                         "$(($(date +%s%N) - start))e-9"
@@ -64,9 +63,14 @@ one() {
                         grep -v '^ok \|# SKIP' "$log" | tail -n 40 | sed 's/^/    | /'
                 fi
         } >"$log.out"
-        flock "$LOG" cat "$log.out"
+        (
+                flock 9
+                cat "$log.out"
+                echo "$2 $3 $4" >>"$LOG/sums"
+        ) 9<"$LOG"
 }
 export -f one
 
 printf '%s\0' "$@" | xargs -0 -r -n 1 -P "${JOBS:-$(nproc)}" bash -c 'one "$0"'
-cat /dev/null "$LOG"/*.sum | sum
+touch "$LOG/sums"
+sum "$LOG/sums"

@@ -114,6 +114,19 @@ Graph *products_graph(Arena *arena)
         return bound(arena, g, 10);
 }
 
+Graph *router_graph(Arena *arena, int experts)
+{
+        const char *text = arena_fmt(arena,
+                "graph router {\n$e =F32[2048,2048]\n$n =F32[2048]\n$z =F32[%d,2048]\n$g =Q8_0[%d,32,2048]\n"
+                "$d =Q8_0[%d,2048,32]\n%%0 =f32[n_tok,2048] embed w $e, ids @ids\n"
+                "%%1 =f32[n_tok,2048] rmsnorm x %%0, w $n, eps 0x1p-20\n"
+                "%%2 =f32[n_tok,%d] matmul x %%1, w $z\n%%3 =route[n_tok,3] route x %%2, k 3, renorm 1\n"
+                "%%4 =f32[n_tok,2048] experts x %%1, route %%3, gate $g, up $g, down $d, res %%0\n"
+                "%%5 =f32[n_out,2048] rows x %%4, out @out\nreturn %%5\n}\n",
+                experts, experts, experts, experts);
+        return bound(arena, parse(arena, text, strlen(text), "router"), 11);
+}
+
 Graph *attend_graph(Arena *arena, const AttendShape *m)
 {
         int q = m->heads * m->dk, k = m->kvh * m->dk, v = m->kvh * m->dv, y = m->heads * m->dv;

@@ -16,6 +16,9 @@ Graph *past_one_graph(Arena *arena);
  * many tokens. */
 Graph *products_graph(Arena *arena);
 
+/* A router as wide as route_one's threads together have values, with that many experts. */
+Graph *router_graph(Arena *arena, int experts);
+
 /* attend in steps of many tokens. out: f32 or q8; kept: as the state says; attrs: the others, in which $n is
  * a norm's weights, $s sinks, $f factors of 16 frequencies. */
 typedef struct AttendShape {

@@ -18,7 +18,8 @@
 enum { N_SEQ = 2, N_CTX = 256, WIDE = 12, CHECKED = 0, REUSED = 1, N_SIDE = 2 };
 
 /* Both pipelines of the CPU target, up to layout. */
-#define DECODE(act)  "fold, dce, experts, qmatmul " act ", fuse dup_norm fuse_kv round_attend route_max=1000000"
+#define DECODE(act)                                                                                          \
+        "fold, dce, experts, qmatmul " act ", fuse dup_norm fuse_kv round_attend route_max=1000000"
 #define PREFILL(act) "fold, dce, experts grouped, qmatmul " act ", fuse quantize"
 
 /* A trial's graph with every value apart (CHECKED), or sharing memory (REUSED). */

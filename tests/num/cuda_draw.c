@@ -263,7 +263,7 @@ static moec_context *load(const moec_model *m)
         moec_error e = {0};
         moec_status st = moec_load(m, &opt, &c, &e);
         if (st == MOEC_NO_DEVICE || st == MOEC_TOOLCHAIN) {
-                print_message("%s\n", e.msg);
+                print_message("no CUDA device that could be used: %s\n", e.msg);
                 return NULL;
         }
         if (st)

@@ -450,6 +450,10 @@ static void make_trials(void)
         }
         add("long past, kept as q8_0", past_graph(arena, 64, "q8_0 q8_0"), words[0], 1, 150);
         trials[n_trials - 1].quick = 147;
+        static const int experts[] = {5, 20, 128, 129};
+        for (u32 i = 0; i < COUNT(experts); i++)
+                add(arena_fmt(arena, "%d experts", experts[i]), router_graph(arena, experts[i]), words[0], 1,
+                        1);
         add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
         add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);
         static const struct {

@@ -348,7 +348,7 @@ static void the_longest_context(void **state)
         assert_non_null(fits);
         assert_non_null(strstr(e.msg,
                 "KV cache 768.00 MiB (context 1048576 x 3 sequences) + scratch 4.25 KiB + other buffers "
-                "68.00 MiB = "));
+                "72.00 MiB = "));
         assert_non_null(strstr(e.msg, ", but the device (Fake H100) allows 80.00 MiB; the longest context"));
         u32 n = (u32)strtoul(fits + 4, NULL, 10);
         assert_int_equal(rt_open(p, NULL, n, 3, &rt, &e), MOEC_OK);

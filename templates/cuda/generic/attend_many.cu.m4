@@ -443,8 +443,14 @@ template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 fr
 {
         typedef Shape<FEW> S;
         int group = TID / 32 / S::IN_GROUP, row0 = 16 * S::M * (TID / 32 % S::IN_GROUP), thread = TID % S::OF;
-        i32 base = t.base + from * UNIT + group * S::SHARE, steps = group < S::GROUPS ? (to - from) * S::STEPS : 0;
-        auto place_of = [&](i32 s) { return base + s / S::STEPS * UNIT + s % S::STEPS * S::N; };
+        i32 base = t.base + from * UNIT + group * S::SHARE;
+        auto behind = [&](i32 s) { return s / S::STEPS * UNIT + s % S::STEPS * S::N; };
+        auto place_of = [&](i32 s) { return base + behind(s); };
+        // All groups meet as many barriers as the first has steps: the others' keys come later.
+        i32 all = (to - from) * S::STEPS;
+        while (all > 0 && t.base + from * UNIT + behind(all - 1) > t.last)
+                all--;
+        i32 steps = group < S::GROUPS ? all : 0;
         while (steps > 0 && place_of(steps - 1) > t.last)
                 steps--;
         u16 *ring = sh.ring + group * 2 * S::SLOT;
@@ -457,7 +463,7 @@ template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 fr
         i32 first = FEW ? t.pos : t.pos + row0 / G, last = FEW ? t.pos : t.pos + (row0 + 16 * S::M - 1) / G;
         bool mine = FEW || row0 < (int)t.n * G;
 #pragma unroll 1
-        for (i32 s = 0; s < steps; s++) {
+        for (i32 s = 0; s < all; s++) {
                 copies_wait();
                 if (S::IN_GROUP == 1)
                         warp_barrier();
@@ -465,7 +471,7 @@ template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 fr
                         group_barrier<S>(group);
                 if (s + 1 < steps)
                         copy_keys<S::N, S::OF>(ring + (s + 1) % 2 * S::SLOT, t, place_of(s + 1), thread);
-                if (mine)
+                if (mine && s < steps)
                         w.template step<S::N>(sh.query + 8 * row0 * SK, ring + s % 2 * S::SLOT, place_of(s), first, last);
         }
         barrier();

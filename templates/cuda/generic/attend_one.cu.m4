@@ -229,17 +229,24 @@ INLINE void put_part(const State &s)
 // 4 lane .. are what o(p) gives.
 struct Joined {
         float top, total, o[4];
-        template <class O> INLINE_IN void join(int n, float part_top, float part_total, O of)
+        // AT_ONCE: how many parts' values are on their way together.
+        template <int AT_ONCE, class O> INLINE_IN void join(int n, float part_top, float part_total, O of)
         {
                 top = warp_max(TID % 32 < n ? part_top : -INF);
                 float r = TID % 32 < n && part_total > 0 ? exp2_f32(part_top - top) : 0;
                 total = warp_sum(TID % 32 < n ? part_total * r : 0);
                 o[0] = o[1] = o[2] = o[3] = 0;
-#pragma unroll 4
-                for (int p = 0; p < n; p++) {
-                        float by = shfl(r, p);
-                        F4 f = of(p);
-                        o[0] = fma1(f.x, by, o[0]), o[1] = fma1(f.y, by, o[1]), o[2] = fma1(f.z, by, o[2]), o[3] = fma1(f.w, by, o[3]);
+#pragma unroll 1
+                for (int p0 = 0; p0 < n; p0 += AT_ONCE) {
+                        F4 f[AT_ONCE];
+#pragma unroll
+                        for (int i = 0; i < AT_ONCE; i++)
+                                f[i] = of(p0 + i < n ? p0 + i : n - 1);
+#pragma unroll
+                        for (int i = 0; i < AT_ONCE; i++) {
+                                float by = p0 + i < n ? shfl(r, (p0 + i) % 32) : 0;
+                                o[0] = fma1(f[i].x, by, o[0]), o[1] = fma1(f[i].y, by, o[1]), o[2] = fma1(f[i].z, by, o[2]), o[3] = fma1(f[i].w, by, o[3]);
+                        }
                 }
         }
         INLINE_IN F4 four() const { return F4{o[0], o[1], o[2], o[3]}; }
@@ -363,7 +370,7 @@ moe_has(«k», «        if (own && TID < DK / 8)
         Joined all;
         in_block = in_block < WARPS ? in_block : WARPS;
         if (warp < G)
-                all.join(in_block, part_of(lane % WARPS).top[warp], part_of(lane % WARPS).total[warp], [&](int p) { return *(const F4 *)&part_of(p).o[warp][turned(warp, place())]; });
+                all.join<4>(in_block, part_of(lane % WARPS).top[warp], part_of(lane % WARPS).total[warp], [&](int p) { return *(const F4 *)&part_of(p).o[warp][turned(warp, place())]; });
         if (parts > 1) {
                 if (warp < G && 4 * lane < DV)
                         far_o[head][BZ][place() / 4] = all.four();
@@ -373,7 +380,7 @@ moe_has(«k», «        if (own && TID < DK / 8)
                         return;
                 int p = lane < parts ? lane : 0;
                 if (warp < G)
-                        all.join(parts, load_far(&far_top[head][p]), load_far(&far_total[head][p]), [&](int p) { return load_far4(&far_o[head][p][place() / 4]); });
+                        all.join<16>(parts, load_far(&far_top[head][p]), load_far(&far_total[head][p]), [&](int p) { return load_far4(&far_o[head][p][place() / 4]); });
         }
         if (warp < G)
                 put(a, head, all);

@@ -1,8 +1,9 @@
 // route_one: route with its product in a step of one token: its k experts and their weights, from norm(x) [1, K] times w [E, K].
 //
-// out Route [1, KTOP]. The blocks share the rows of w, a warp's being fetched before the wait, to shared memory and, what has no
-// room there, one piece to registers; their logits meet in the first
-// block of the cluster (without clusters: in memory of this module, with the block that ends last), which chooses.
+// out Route [1, KTOP]. The blocks share the rows of w, which are fetched before the wait; their logits meet in the first block of
+// the cluster (without clusters: in memory of this module, with the block that ends last), which chooses. Where K is a thread's four
+// values times all threads, a warp has its part of all rows' K: activations stay in the registers where they are made, and what has
+// no room in shared memory of the weights is in registers, too. Else a warp has whole rows, by pieces.
 // 512 threads. Grid: 1, 1, SPLIT.
 //
 //      H100, E 128, K 2048, microseconds: ?
@@ -15,22 +16,84 @@ enum { ROWS = (E + SPLIT - 1) / SPLIT };
 m4_include(«choose.m4»)
 moe_quant(MOE_TYPE_w)
 typedef MOE_TYPE_w W;
-// A tile: PIECE bytes of a row, or what is left of it, of values that stand alone.
-enum { BYTES = Row<W, K>::BYTES, PIECE = BYTES < 2048 ? BYTES : 2048, PIECES = (BYTES + PIECE - 1) / PIECE };
-enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = (WHOLE_ROOM == 227 << 10 ? 96 << 10 : 32 << 10) / (WARPS * PIECE), STAGES = FIT < TILES ? FIT : TILES };
-enum { HELD = STAGES + 1 == TILES && (int)BYTES % 2048 == 0 }; // the last tile is in registers
-struct Shared {
+// Usage: moe_sliced: 1 where warps share the rows' K.
+m4_define(«moe_sliced», «m4_ifelse(MOE_TYPE_w-m4_eval(MOE_K == 4 * MOE_THREADS)-m4_eval((MOE_E + MOE_SPLIT - 1) / MOE_SPLIT <= 16), F32-1-1, 1, 0)»)m4_dnl
+enum { BYTES = Row<W, K>::BYTES, ROOM = WHOLE_ROOM == 227 << 10 ? 96 << 10 : 32 << 10 };
+moe_if(moe_sliced, 1, «// A row's part of a warp: 16 bytes a lane.
+enum { PIECE = 512, FIT = ROOM / (WARPS * PIECE), STAGES = FIT < ROWS ? FIT : ROWS, HELD = ROWS - STAGES };
+», «// A tile: PIECE bytes of a row, or what is left of it, of values that stand alone.
+enum { PIECE = BYTES < 2048 ? BYTES : 2048, PIECES = (BYTES + PIECE - 1) / PIECE };
+enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = ROOM / (WARPS * PIECE), STAGES = FIT < TILES ? FIT : TILES };
+»)struct Shared {
         alignas(16) u8 ring[WARPS][STAGES][PIECE];
-        ActsF32<1, N_ACT> acts;
+        moe_if(moe_sliced, 1, «float sum[16][WARPS];», «ActsF32<1, N_ACT> acts;»)
         float z[E], part[WARPS];
-        Landing landed[WARPS][STAGES];
+        Landing landed[WARPS][moe_if(moe_sliced, 1, 1, STAGES)];
 };
 SHARED(Shared)
 m4_ifelse(MOE_SPLIT, 1, «», «__device__ float logits[E];
 __device__ u32 count;
 __shared__ u32 ended;
 »)
-INLINE int row_of(int tile) { return (int)BZ * ROWS + tile / PIECES * WARPS + TID / 32; }
+// A row's logit to where all meet.
+INLINE void give(int row, float y)
+{
+        if (CLUSTER == SPLIT)
+                *cluster_at(&sh.z[row], 0) = y;
+m4_ifelse(MOE_SPLIT, 1, «», «        else
+                logits[row] = y;
+»)}
+moe_if(moe_sliced, 1, «
+// This block's rows: first .. first + n - 1.
+INLINE void rows_of(const Args &a, int first, int n)
+{
+        int warp = TID / 32, lane = TID % 32, here = n < STAGES ? n : STAGES;
+        const u8 *w = (const u8 *)moe_arg(«w») + (u64)(u32)first * BYTES + PIECE * warp;
+        Landing *l = &sh.landed[warp][0];
+        if (lane == 0)
+                landing_init(l);
+        warp_barrier();
+        fetch_begin(l, (u32)here * PIECE);
+#pragma unroll 1
+        for (int i = 0; i < here; i++)
+                fetch(sh.ring[warp][i], w + (u64)(u32)i * BYTES, PIECE, l, i);
+        fetch_end(l);
+        U4 held[HELD ? HELD : 1];
+#pragma unroll
+        for (int i = 0; i < HELD; i++)
+                held[i] = load16(w + (u64)(u32)(STAGES + i < n ? STAGES + i : 0) * BYTES + 16 * lane);
+        cluster_arrive();
+        Maker<K, N_ACT> x;
+        moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
+        pdl_wait();
+        x.values((const float *)moe_arg(«x»));
+        moe_has(«norm», «x.squares(sh.part);», «»)
+        float v[4], acc[16] = {};
+        x.product_of<moe_has(«norm», 1, 0)>(0, v);
+        auto times = [&](const U4 &q) {
+                return fma1(bits_f32(q.w), v[3], fma1(bits_f32(q.z), v[2], fma1(bits_f32(q.y), v[1], bits_f32(q.x) * v[0])));
+        };
+        if (n > 0)
+                landing_wait(l, 0);
+#pragma unroll
+        for (int i = 0; i < STAGES; i++)
+                acc[i] = times(*(const U4 *)&sh.ring[warp][i < here ? i : 0][16 * lane]);
+#pragma unroll
+        for (int i = 0; i < HELD; i++)
+                acc[STAGES + i] = times(held[i]);
+        float s = warp_sums(acc);
+        if (lane % 2 == 0)
+                sh.sum[lane / 2][warp] = s;
+        barrier();
+        float r = moe_has(«norm», «rms_of(sh.part, K, (float)MOE_eps)», 1);
+        cluster_wait();
+        float y = TID < 16 * WARPS ? sh.sum[TID / WARPS][TID % WARPS] : 0;
+        for (int m = WARPS / 2; m; m /= 2)
+                y += shfl_xor(y, m);
+        if (TID < n * WARPS && TID % WARPS == 0)
+                give(first + TID / WARPS, y * r);
+}
+», «INLINE int row_of(int tile) { return (int)BZ * ROWS + tile / PIECES * WARPS + TID / 32; }
 INLINE bool exists(int tile) { return tile < TILES && tile / PIECES * WARPS + TID / 32 < ROWS && row_of(tile) < E; }
 INLINE int piece_of(int tile) { return (tile % PIECES + 1) * PIECE <= BYTES ? PIECE : BYTES % PIECE; }
 INLINE void ask(const u8 *w, int tile)
@@ -43,10 +106,9 @@ INLINE void ask(const u8 *w, int tile)
         fetch(sh.ring[warp][stage], w + (u64)(u32)row_of(tile) * BYTES + tile % PIECES * PIECE, (u32)bytes, l, 0);
         fetch_end(l);
 }
-
-moe_kernel
+// This block's rows, a warp's one after the other.
+INLINE void rows_of(const Args &a)
 {
-        moe_trigger(first);
         int warp = TID / 32;
         const u8 *w = (const u8 *)moe_arg(«w»);
         if (TID % 32 < STAGES)
@@ -55,10 +117,6 @@ moe_kernel
 #pragma unroll 1
         for (int i = 0; i < STAGES; i++)
                 ask(w, i);
-        U4 held[4];
-        if (HELD && exists(STAGES))
-                for (int i = 0; i < 4; i++)
-                        held[i] = load16(w + (u64)(u32)row_of(STAGES) * BYTES + STAGES % PIECES * PIECE + 16 * (32 * i + TID % 32));
         cluster_arrive();
         Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
@@ -73,37 +131,31 @@ moe_kernel
 #pragma unroll 1
         for (int tile = 0; exists(tile); tile++) {
                 int stage = tile % STAGES, first = tile % PIECES * (PIECE / 16);
-                W f[1];
-                if (HELD && tile == STAGES) {
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                                f[0].q = held[i];
-                                Unit<true>::dot(f, first + 32 * i + TID % 32, sh.acts, acc);
-                        }
-                } else {
-                        landing_wait(&sh.landed[warp][stage], (u32)(tile / STAGES) & 1);
+                landing_wait(&sh.landed[warp][stage], (u32)(tile / STAGES) & 1);
 #pragma unroll 4
-                        for (int u = TID % 32; u < piece_of(tile) / 16; u += 32) {
-                                f[0].load<K>(sh.ring[warp][stage], u);
-                                Unit<true>::dot(f, first + u, sh.acts, acc);
-                        }
+                for (int u = TID % 32; u < piece_of(tile) / 16; u += 32) {
+                        W f[1];
+                        f[0].load<K>(sh.ring[warp][stage], u);
+                        Unit<true>::dot(f, first + u, sh.acts, acc);
                 }
-                if (STAGES < TILES && !HELD) {
+                if (STAGES < TILES) {
                         warp_barrier();
                         ask(w, tile + STAGES);
                 }
                 if (tile % PIECES != PIECES - 1)
                         continue;
-                int row = row_of(tile);
                 float y = warp_sum(acc[0][0]) * r;
                 acc[0][0] = 0;
-                if (TID % 32 == 0) {
-                        if (CLUSTER == SPLIT)
-                                *cluster_at(&sh.z[row], 0) = y;
-m4_ifelse(MOE_SPLIT, 1, «», «                        else
-                                logits[row] = y;
-»)                }
+                if (TID % 32 == 0)
+                        give(row_of(tile), y);
         }
+}
+»)
+moe_kernel
+{
+        moe_trigger(first);
+        moe_if(moe_sliced, 1, «int first = (int)BZ * ROWS, n = E - first < ROWS ? E - first : ROWS;
+        rows_of(a, first, n < 0 ? 0 : n);», «rows_of(a);»)
         if (CLUSTER == SPLIT) {
                 cluster_arrive();
                 cluster_wait();
