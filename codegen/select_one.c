@@ -3,7 +3,8 @@
  *
  * Facts beside those of select_cuda.c: RPB and PART, chosen so that a launch is one wave of blocks; CLUSTER,
  * blocks that join what they have through each other's shared memory; BLOCKS, of THREADS threads a processor,
- * for which there must be registers. */
+ * for which there must be registers; or REGISTERS of a thread at most: attend's fit beside a product's block,
+ * but not twice, as two blocks on a processor would take twice as long as one each on two. */
 #include "codegen/select_part.h"
 
 #define WARPS 16         /* of a block; of experts_down half: two blocks share a processor */
@@ -118,6 +119,8 @@ void one_begin(Ctx *c)
         c->rows = c->n->op == OP_route ? 0 : rows_in_a_wave(c, down ? 2 * PROCESSORS : PROCESSORS);
         if (c->n->op == OP_experts_up)
                 c->cols = columns_in_a_wave(c);
-        if (c->n->op != OP_route)
+        if (attend)
+                key_int(c->k, "REGISTERS", 144);
+        else if (c->n->op != OP_route)
                 key_int(c->k, "BLOCKS", down ? 4 : 2);
 }

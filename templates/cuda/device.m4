@@ -1,6 +1,12 @@
 // The primitives: all that a kernel needs of the hardware beyond C++, and the only place with PTX or builtins.
 #define INLINE static __device__ __forceinline__
 #define INLINE_IN __device__ __forceinline__
+// Blocks of that many threads, with at most n registers each, where the compiler can be told.
+#if __CUDACC_VER_MAJOR__ > 12 || (__CUDACC_VER_MAJOR__ == 12 && __CUDACC_VER_MINOR__ >= 4)
+#define REGISTERS(n, threads) __maxnreg__(n)
+#else
+#define REGISTERS(n, threads) __launch_bounds__(threads)
+#endif
 #define TID ((int)threadIdx.x)
 #define BX blockIdx.x
 #define BY blockIdx.y

@@ -11,6 +11,7 @@
 #define __shared__ static __attribute__((section(SHARED_SECTION)))
 #define __launch_bounds__(...)
 #define __grid_constant__
+#define REGISTERS(...)
 #define INLINE    static inline __attribute__((always_inline, unused))
 #define INLINE_IN inline __attribute__((always_inline))
 typedef decltype(sizeof 0) Size;

@@ -354,6 +354,8 @@ moe_has(«k», «        if (own && TID < DK / 8)
                 scores(t, c);
                 if (i >= each)
                         t.load_keys(keys, TILE * (from + i - each), pos);
+                if (i >= 3 * each)
+                        keys_ahead(keys, TILE * (from + i - 3 * each), pos);
                 weigh(c, s, TILE * (from + i), low, pos, high, low_part);
                 copies_wait_but<1>();
                 sum_values(high, low_part, stage, s);
