@@ -1,10 +1,10 @@
 /* How CUDA cuts operations into blocks of threads.
  *
- * Facts of every kernel: THREADS of a block; NARG arguments; MAXTOK, the most tokens of a step; NT, tokens a
- * tile; ROWS, what counts the rows of x or of the result. Where they matter: RPB, rows of a weight a block;
- * PART, columns of an expert's hidden layer a block; SPLIT, blocks that share a head's past or a router's
- * product. tune.lua may set THREADS, NT, RPB, PART and SPLIT of an operation, and others in its table `one`
- * for steps of one token.
+ * Facts of every kernel: THREADS of a block; NARG arguments; NT, tokens a
+ * tile; ROWS, what counts the rows of x or of the result. Where they matter: MAXTOK, the most tokens of a
+ * step; RPB, rows of a weight a block; PART, columns of an expert's hidden layer a block; SPLIT, blocks that
+ * share a head's past or a router's product. tune.lua may set THREADS, NT, RPB, PART and SPLIT of an
+ * operation, and others in its table `one` for steps of one token.
  *
  * Grids, as blockIdx.x, y, z (a grid is the phase's largest: blocks behind the step's sizes have nothing to
  * do): matmul              block of RPB rows over all weights (START, END), tile of NT rows of x headmul
@@ -113,7 +113,8 @@ static void begin(Ctx *c)
                 tab_err(c->tune, "THREADS is a multiple of 32");
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
-        key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
+        if (c->n->op == OP_route || c->n->op == OP_experts_down)
+                key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
         key_int(c->k, "NT", c->tile);
         facts_ahead(c);
 }

@@ -242,8 +242,9 @@ template <int E> INLINE u32 expert_of(const u32 (&start)[E + 1], u32 tile)
         return e;
 }
 
-// Usage: moe_tiles(F, ARGS, N, LEAST): F<NB> ARGS with as few tiles of 8 tokens as hold N, of LEAST tokens, twice that, .., NT.
-m4_define(«moe_tiles», «moe_arity(«moe_tiles», 4, $#)moe_tiles_of(«$1», «$2», «$3», 8, $4)$1«»<NT / 8>$2;»)m4_dnl
-m4_define(«moe_tiles_of», «m4_ifelse(m4_eval($4 < MOE_NT), 1, «m4_ifelse(m4_eval($4 >= $5), 1, «if ($3 <= $4)
+// Usage: moe_tiles(F, ARGS, N, LEAST, STEP): F<NB> ARGS with as few tiles of 8 tokens as hold N, of LEAST tokens, STEP times that,
+// .., NT. Each size is code of its own, which takes its time to compile.
+m4_define(«moe_tiles», «moe_arity(«moe_tiles», 5, $#)moe_tiles_of(«$1», «$2», «$3», $4, $5)$1«»<NT / 8>$2;»)m4_dnl
+m4_define(«moe_tiles_of», «m4_ifelse(m4_eval($4 < MOE_NT), 1, «if ($3 <= $4)
                         $1«»<m4_eval($4 / 8)>$2;
-                else », «»)moe_tiles_of(«$1», «$2», «$3», m4_eval(2 * $4), $5)», «»)»)m4_dnl
+                else moe_tiles_of(«$1», «$2», «$3», m4_eval($5 * $4), $5)», «»)»)m4_dnl

@@ -5,7 +5,7 @@
 // A piece of work: RPB = 32 MW rows of H times up to NT of one expert's pairs; SPLIT blocks take them in turns. What a pair has is
 // put by; who puts by the last one of a token's sums them, in order of slots. Grid: SPLIT. 32 MW KW threads.
 //
-//      H100, Q4_K H 2048, F 768, 8 of 128 experts, microseconds:  8 tokens: ?     64: ?    512: ?    2048: ?
+//      H100, Q4_K H 2048, F 768, 8 of 128 experts, microseconds:  2 tokens: 30     64: 173    512: 206    2048: ?
 m4_include(«prelude.m4»)
 m4_include(«many.m4»)
 enum { H = MOE_H, K = MOE_F, E = MOE_E, KTOP = MOE_KTOP, RPB = MOE_RPB, PARTS = (H + RPB - 1) / RPB };
@@ -85,7 +85,7 @@ moe_kernel
                 for (u32 t = (u32)TID; t < NT; t += THREADS)
                         sh.t.row[t] = pairs[i + t < end ? i + t : end - 1];
                 barrier();
-                moe_tiles(«tile», «(a, T, e, item % PARTS, n)», «n», m4_ifelse(m4_eval(MOE_NT > 16), 1, 16, 8))
+                moe_tiles(«tile», «(a, T, e, item % PARTS, n)», «n», m4_ifelse(m4_eval(MOE_NT > 16), 1, 16, 8), 2)
                 sum(a, item % PARTS, n);
         }
 }

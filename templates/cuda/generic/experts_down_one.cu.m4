@@ -5,7 +5,7 @@
 // route is read before the wait), goes over the units of all slots, and sums them with the routing weights in registers.
 // Grid: ceil(H / RPB). 256 threads.
 //
-//      H100, Q4_K q8 H 2048, F 768, 8 of 128 experts, GB/s: ?
+//      H100, Q4_K q8 H 2048, F 768, 8 of 128 experts, GB/s: 1771; Q6_K: 2228
 m4_include(«prelude.m4»)
 m4_include(«product.m4»)
 m4_include(«stream.m4»)

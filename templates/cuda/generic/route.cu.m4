@@ -4,7 +4,7 @@
 // product, a warp a row; the block that ends last has the logits from memory of this module and chooses: an expert's place is
 // how many are above it. 256 threads. Grid: T, SPLIT.
 //
-//      H100, E 128, K 2048, microseconds: ?
+//      H100, E 128, K 2048, microseconds:  2 tokens: 12    64: 18
 m4_include(«prelude.m4»)
 m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)

