@@ -23,13 +23,14 @@ const char *front_cache_dir(Arena *a, const moec_options *opt)
         return "off";
 }
 
-static Dtype cache_type(const char *word, const char *flag)
+Dtype front_cache_type(const char *word, const char *flag)
 {
-        if (!word || !strcmp(word, "f16"))
-                return D_f16;
-        if (strcmp(word, "f32") != 0)
-                err(MOEC_USAGE, "%s %s: the KV cache's types are f16 and f32", flag, word);
-        return D_f32;
+        for (Dtype t = 0; word && t < N_KV_TYPE; t++)
+                if (!strcmp(word, dtype_info[t].name))
+                        return t;
+        if (word)
+                err(MOEC_USAGE, "%s %s: the KV cache's types are f16, f32 and q8_0", flag, word);
+        return D_f16;
 }
 
 /* ---- targets ---- */
@@ -189,8 +190,8 @@ void stage_run(Stages *s, Stage *st, AfterPass *after, void *user)
 {
         const moec_options *o = s->opt;
         PassOpt po = {.act = o->act == MOEC_ACT_F32 ? ACT_f32 : ACT_q8, .no_reuse = o->debug};
-        st->g = model_graph(
-                &s->front->model, s->arena, cache_type(o->ctk, "-ctk"), cache_type(o->ctv, "-ctv"));
+        st->g = model_graph(&s->front->model, s->arena, front_cache_type(o->ctk, "-ctk"),
+                front_cache_type(o->ctv, "-ctv"));
         st->g->name = st->phase->name;
         st->g->max[DIM_n_tok] = st->max_tok;
         st->g->max[DIM_n_out] = st->max_out;
@@ -249,8 +250,8 @@ static void in_meta(Stages *s)
                 .n_embd = (u32)i->n_embd,
                 .n_expert = (u32)i->n_expert,
                 .n_expert_used = (u32)i->n_expert_used,
-                .ctk = (u32)cache_type(s->opt->ctk, "-ctk"),
-                .ctv = (u32)cache_type(s->opt->ctv, "-ctv"),
+                .ctk = (u32)front_cache_type(s->opt->ctk, "-ctk"),
+                .ctv = (u32)front_cache_type(s->opt->ctv, "-ctv"),
                 .n_params = i->n_params,
                 .weight_bytes = i->weight_bytes,
                 .bytes_per_token = i->token_bytes,

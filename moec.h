@@ -66,7 +66,7 @@ typedef struct moec_options {
         const char *weights;   /* for a plan: the GGUF that holds its weights; default: the path stored in the
                                   plan */
         const char *keep;      /* keep generated sources in this folder */
-        const char *ctk, *ctv; /* KV cache types, "f16" (default), "f32" */
+        const char *ctk, *ctv; /* KV cache types, "f16" (default), "f32", "q8_0" */
         moec_act act;
         bool random_weights; /* fill a shape file's weights with random blocks */
         bool debug;          /* every value keeps a buffer of its own: needed by moec_set_hook */

@@ -55,13 +55,13 @@ static void prepare(Self *s, const Front *f, const moec_options *opt)
 {
         if (f->model.info.is_shape)
                 err(MOEC_USAGE, "%s is a shape file: it has no weights to interpret", f->model.path);
-        s->g = model_graph(&f->model, s->arena, D_f16, D_f16);
+        s->g = model_graph(
+                &f->model, s->arena, front_cache_type(opt->ctk, "-ctk"), front_cache_type(opt->ctv, "-ctv"));
         check(s->g);
         if (!s->exact) {
                 PassOpt po = {.act = ACT_q8};
                 run_passes(s->g, "fold, dce, experts, qmatmul", &po, NULL, NULL);
         }
-        (void)opt;
 }
 
 moec_status front_load_eval(const moec_model *m, const moec_options *opt, moec_context *ctx, moec_error *e)

@@ -61,6 +61,9 @@ moec_status front_plan(const moec_model *m, const moec_options *opt, const char 
 /* ---- the interpreter as a target (moec_eval.c) ---- */
 moec_status front_load_eval(const moec_model *m, const moec_options *opt, moec_context *ctx, moec_error *e);
 
+/* What keys (flag "-ctk") or values ("-ctv") are kept as; word NULL: f16. */
+Dtype front_cache_type(const char *word, const char *flag);
+
 /* The folder that opt's cache is in, in the arena; "off" for none. */
 const char *front_cache_dir(Arena *a, const moec_options *opt);
 

@@ -227,9 +227,16 @@ static void demand(Check *c, bool good, const char *what, double value, double b
         }
 }
 
+/* Nothing is rounded to 8 bits: neither activations nor keys and values. */
+static bool all_f32(const Check *c)
+{
+        const PlanMeta *m = c->plan->META;
+        return c->s->opt->act == MOEC_ACT_F32 && m->ctk != D_q8_0 && m->ctv != D_q8_0;
+}
+
 static void judge(Check *c, const char *phase, const float *exact, const float *pinned, moec_verify_report *r)
 {
-        bool f32 = c->s->opt->act == MOEC_ACT_F32;
+        bool f32 = all_f32(c);
         double kl = f32 ? INFINITY : has_q2_k(c) ? Q8_KL_Q2_K : Q8_KL, cosine = f32 ? F32_COSINE : Q8_COSINE;
         Score s = score(c, exact, pinned, c->n);
         buf_fmt(c->log,
@@ -257,7 +264,7 @@ void check_logits(Check *c, moec_verify_report *r)
         float *free_run = run_target(c, c->n, NULL, own);
         u32 until;
         r->n_flips = (int)flips(c, exact, own, &until);
-        bool f32 = c->s->opt->act == MOEC_ACT_F32;
+        bool f32 = all_f32(c);
         r->n_left_out = f32 ? (int)(c->n - until) : 0;
         Score s = score(c, want, free_run, f32 ? until : c->n);
         r->mean_kl_free = s.mean_kl;

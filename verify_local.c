@@ -17,13 +17,14 @@ typedef struct Local {
 } Local;
 
 /* What an operation may differ by, relative (L2, by row): sums in another order; one code up or down where
- * activations are rounded inside, since their norm differs in the last bit; an ulp of f16 where keys and
- * values are, or half an ulp of each factor where f16 is what is multiplied. */
+ * activations or keys are rounded inside, since their norm differs in the last bit; an ulp of f16 where keys
+ * and values are, or half an ulp of each factor where f16 is what is multiplied. */
 static double bound_of(const Graph *g, const Node *n, const PlanKernel *k)
 {
         bool q8 = n->op == OP_quantize || (op_info(n->op)->attr[A_out] && attr_i(n, A_out) == ACT_q8) ||
                   (op_info(n->op)->attr[A_act] && attr_i(n, A_act) == ACT_q8 &&
-                          ref_type(g, in_get(n, S_x)).dt == D_f32);
+                          ref_type(g, in_get(n, S_x)).dt == D_f32) ||
+                  (n->op == OP_attend && g->state[ref_idx(ref_state(g, in_get(n, S_kv)))].ktype == D_q8_0);
         return q8 ? 2e-2 : n->op == OP_attend || k->flags & PLAN_F16 ? 2e-3 : 1e-4;
 }
 

@@ -97,9 +97,9 @@ typedef const char *Str;
                 "instruction set (default: x86-64-v3 to compile, else native)")                              \
         X(Str, act, NULL, 0, NULL, "--act", "q8|f32", IN_COMPILE,                                            \
                 "activations in quantised products (default q8)")                                            \
-        X(Str, ctk, NULL, 0, "-ctk", "--cache-type-k", "f16|f32", IN_COMPILE,                                \
+        X(Str, ctk, NULL, 0, "-ctk", "--cache-type-k", "f16|f32|q8_0", IN_COMPILE,                           \
                 "keys in the KV cache (default f16)")                                                        \
-        X(Str, ctv, NULL, 0, "-ctv", "--cache-type-v", "f16|f32", IN_COMPILE,                                \
+        X(Str, ctv, NULL, 0, "-ctv", "--cache-type-v", "f16|f32|q8_0", IN_COMPILE,                           \
                 "values in the KV cache (default f16)")                                                      \
         X(Str, emit, "exe", 0, NULL, "--emit", "exe|plan", IN(compile), "what to make (default exe)")        \
         X(Flag, embed, false, 0, NULL, "--embed", NULL, IN(compile), "put the weights in, too")              \

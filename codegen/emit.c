@@ -175,8 +175,8 @@ static void count_bytes(PlanLaunch *l, const Graph *g, const Node *n, const Sel 
         }
         if (n->op == OP_attend) {
                 const State *st = &g->state[ref_idx(ref_state(g, in_get(n, S_kv)))];
-                l->bytes_ctx = (u64)st->heads * ((u64)st->dk * dtype_info[st->ktype].bytes +
-                                                        (u64)st->dv * dtype_info[st->vtype].bytes);
+                l->bytes_ctx = (u64)st->heads *
+                               (kv_row_bytes(st->ktype, (u64)st->dk) + kv_row_bytes(st->vtype, (u64)st->dv));
         }
 }
 

@@ -93,8 +93,13 @@ static void facts_cache(Ctx *c)
         const State *st = sel_state(c);
         key_int(c->k, "KVH", st->heads);
         key_int(c->k, "DK", st->dk);
+        i64 vrow = st->dv ? st->dv : st->dk;
+        Dtype vtype = st->dv ? st->vtype : st->ktype;
         key_word(c->k, "KTYPE", dtype_info[st->ktype].name);
-        key_word(c->k, "VTYPE", dtype_info[st->dv ? st->vtype : st->ktype].name);
+        key_word(c->k, "VTYPE", dtype_info[vtype].name);
+        key_int(c->k, "VROW", vrow);
+        key_int(c->k, "KBYTES", (i64)kv_row_bytes(st->ktype, (u64)st->dk));
+        key_int(c->k, "VBYTES", (i64)kv_row_bytes(vtype, (u64)vrow));
 }
 
 static void fact_rows(Ctx *c, Slot s)
@@ -220,7 +225,6 @@ static void sel_attend(Ctx *c)
         facts_rope(c);
         key_int(c->k, "HEADS", attr_i(c->n, A_heads));
         key_int(c->k, "DV", dv);
-        key_int(c->k, "VROW", st->dv ? st->dv : st->dk);
 }
 static void sel_route(Ctx *c)
 {

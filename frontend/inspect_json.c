@@ -159,6 +159,8 @@ static void put_memory(Json *j, const Facts *f)
         put_u64(j, "weights", f->mem.weights);
         if (f->compiles) {
                 put_u64(j, "kv", f->mem.kv);
+                if (f->mem.kv_q8_0)
+                        put_u64(j, "kv_q8_0", f->mem.kv_q8_0);
                 put_u64(j, "scratch_estimate", f->mem.scratch);
                 put_u64(j, "scratch_tokens", INSPECT_TOK);
                 put_u64(j, "total", f->mem.total);

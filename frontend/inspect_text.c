@@ -240,8 +240,11 @@ static void put_memory(const Facts *f, Buf *out)
         buf_fmt(out, "  %-*s%10s\n", LABEL, "weights", size_str(f->mem.weights, a));
         if (!f->compiles)
                 return;
-        buf_fmt(out, "  %-*s%10s  f16, %s a position\n", LABEL, "KV cache", size_str(f->mem.kv, a),
+        buf_fmt(out, "  %-*s%10s  f16, %s a position", LABEL, "KV cache", size_str(f->mem.kv, a),
                 size_str(f->mem.kv / f->n_ctx, (char[NUM]){0}));
+        if (f->mem.kv_q8_0)
+                buf_fmt(out, "; q8_0: %s", size_str(f->mem.kv_q8_0, a));
+        buf_char(out, '\n');
         buf_fmt(out, "  %-*s%10s  estimate, for %d tokens a step\n", LABEL, "scratch",
                 size_str(f->mem.scratch, a), INSPECT_TOK);
         buf_fmt(out, "  %-*s%10s\n", LABEL, "total", size_str(f->mem.total, a));

@@ -290,19 +290,29 @@ static u64 sat_add(u64 a, u64 b)
         return add_u64(a, b, &out) ? out : UINT64_MAX;
 }
 
+/* Bytes of a position in all states: as the states say, or as q8_0; 0 where heads are not whole blocks. */
+static u64 kv_position(const Graph *g, bool q8_0)
+{
+        u64 sum = 0;
+        for (u32 i = 0; i < g->n_state; i++) {
+                const State *s = &g->state[i];
+                if (q8_0 && (s->dk % KV_BLOCK || s->dv % KV_BLOCK))
+                        return 0;
+                u64 k = kv_row_bytes(q8_0 ? D_q8_0 : s->ktype, (u64)s->dk),
+                    v = kv_row_bytes(q8_0 ? D_q8_0 : s->vtype, (u64)s->dv);
+                sum = sat_add(sum, sat_mul((u64)s->heads, k + v));
+        }
+        return sum;
+}
+
 ModelMemory model_memory(const Model *m, u64 n_ctx, u64 n_tok)
 {
         ModelMemory mem = {.weights = m->info.weight_bytes};
-        u64 per_pos = 0;
-        for (u32 i = 0; m->graph && i < m->graph->n_state; i++) {
-                const State *s = &m->graph->state[i];
-                u64 k = sat_mul((u64)s->dk, dtype_info[s->ktype].bytes);
-                u64 v = sat_mul((u64)s->dv, dtype_info[s->vtype].bytes);
-                per_pos = sat_add(per_pos, sat_mul((u64)s->heads, sat_add(k, v)));
-        }
-        mem.kv = sat_mul(per_pos, n_ctx);
-        if (m->graph)
+        if (m->graph) {
+                mem.kv = sat_mul(kv_position(m->graph, false), n_ctx);
+                mem.kv_q8_0 = sat_mul(kv_position(m->graph, true), n_ctx);
                 mem.scratch = scratch_of(m->graph, n_tok);
+        }
         mem.total = sat_add(mem.weights, sat_add(mem.kv, mem.scratch));
         return mem;
 }

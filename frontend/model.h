@@ -45,6 +45,7 @@ bool model_token(const Model *m, Buf *out);
 typedef struct ModelMemory {
         u64 weights, kv, scratch,
                 total; /* bytes; scratch is an estimate: values alive at once in a step of n_tok tokens */
+        u64 kv_q8_0;   /* what kv would be as q8_0; 0: not possible */
 } ModelMemory;
 /* For one sequence of n_ctx positions; kv and scratch are 0 where the graph cannot be built. */
 ModelMemory model_memory(const Model *m, u64 n_ctx, u64 n_tok);

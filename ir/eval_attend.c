@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 #include "ir/eval_part.h"
+#include "ir/quant.h"
 #include "ir/rope.h"
 
 /* ---- rope ---- */
@@ -80,9 +81,11 @@ static const State *state_of(Eval *e, const Node *n)
 
 static void keep(Eval *e, float *to, const float *from, u64 n, Dtype dt)
 {
-        bool half = dt == D_f16 && !e->opt->exact;
-        for (u64 i = 0; i < n; i++)
-                to[i] = half ? f16_to_f32(f32_to_f16(from[i])) : from[i];
+        memcpy(to, from, n * sizeof *to);
+        if (dt == D_q8_0 && !e->opt->exact)
+                q8_0_round(to, n);
+        for (u64 i = 0; i < n && dt == D_f16 && !e->opt->exact; i++)
+                to[i] = f16_to_f32(f32_to_f16(to[i]));
 }
 
 static void append(Eval *e, const Node *n, Slot norm)

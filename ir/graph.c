@@ -103,6 +103,17 @@ Ref graph_weight(Graph *g, const char *name, Wtype t, u32 rank, const u64 *dim, 
         return REF(R_WEIGHT, g->n_weight++);
 }
 
+static void check_kept(const char *name, const char *what, i64 width, Dtype t)
+{
+        if (t >= N_KV_TYPE)
+                err(MOEC_DAMAGED, "state %s: keys and values are kept as f16, f32 or q8_0", name);
+        if (t == D_q8_0 && width % KV_BLOCK)
+                err(MOEC_UNSUPPORTED,
+                        "state %s: %s of heads of %lld cannot be kept as q8_0, whose blocks have %d values; "
+                        "keep them as f16",
+                        name, what, (long long)width, KV_BLOCK);
+}
+
 Ref graph_state(Graph *g, const char *name, i64 heads, i64 dk, i64 dv, Dtype ktype, Dtype vtype)
 {
         Ref r;
@@ -111,8 +122,8 @@ Ref graph_state(Graph *g, const char *name, i64 heads, i64 dk, i64 dv, Dtype kty
         if (heads < 1 || dk < 1 || dv < 0 || heads >= MAX_SIZE || dk >= MAX_SIZE || dv >= MAX_SIZE)
                 err(MOEC_DAMAGED, "state %s: kv[%lld,%lld,%lld] is not possible", name, (long long)heads,
                         (long long)dk, (long long)dv);
-        if ((ktype != D_f16 && ktype != D_f32) || (vtype != D_f16 && vtype != D_f32))
-                err(MOEC_DAMAGED, "state %s: keys and values are kept as f16 or f32", name);
+        check_kept(name, "keys", dk, ktype);
+        check_kept(name, "values", dv, vtype);
         GROW(g->arena, g->state, g->n_state, g->cap_state);
         const char *own = arena_str(g->arena, name);
         g->state[g->n_state] = (State){own, heads, dk, dv, ktype, vtype};

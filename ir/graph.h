@@ -99,7 +99,7 @@ typedef struct Weight {
 } Weight;
 
 /* The KV cache of one layer: per sequence and position `heads` keys of dk values and values of dv values (dv
- * 0: values are a prefix of the keys), stored as ktype and vtype (D_f32, D_f16). */
+ * 0: values are a prefix of the keys), stored as ktype and vtype (below N_KV_TYPE). */
 typedef struct State {
         const char *name;
         i64 heads, dk, dv;

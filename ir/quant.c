@@ -269,17 +269,17 @@ bool wtype_bytes(Wtype t, u64 n, u64 *bytes)
 
 /* ---- activations ---- */
 
-/* One block to codes; returns the scale. */
-static float q8_block(const float *x, i8 *code)
+/* One block of n to codes; returns the scale. */
+static float q8_block(const float *x, i8 *code, int n)
 {
         float max = 0;
-        for (int i = 0; i < Q8_BLOCK; i++)
+        for (int i = 0; i < n; i++)
                 max = MAX(max, fabsf(x[i]));
         float d = max / 127;
         if (d < FLT_MIN)
                 d = 0;
         float inverse = d > 0 ? 1 / d : 0;
-        for (int i = 0; i < Q8_BLOCK; i++)
+        for (int i = 0; i < n; i++)
                 code[i] = (i8)lrintf(x[i] * inverse);
         return d;
 }
@@ -289,7 +289,7 @@ void q8_quantize(const float *x, i8 *code, float *d, size_t n)
         if (n % Q8_BLOCK)
                 die("q8: %zu values are not whole blocks", n);
         for (size_t i = 0; i < n; i += Q8_BLOCK)
-                d[i / Q8_BLOCK] = q8_block(x + i, code + i);
+                d[i / Q8_BLOCK] = q8_block(x + i, code + i, Q8_BLOCK);
 }
 
 void q8_round(float *x, size_t n)
@@ -298,8 +298,20 @@ void q8_round(float *x, size_t n)
                 die("q8: %zu values are not whole blocks", n);
         for (size_t i = 0; i < n; i += Q8_BLOCK) {
                 i8 code[Q8_BLOCK];
-                float d = q8_block(x + i, code);
+                float d = q8_block(x + i, code, Q8_BLOCK);
                 for (int j = 0; j < Q8_BLOCK; j++)
+                        x[i + j] = (float)code[j] * d;
+        }
+}
+
+void q8_0_round(float *x, size_t n)
+{
+        if (n % KV_BLOCK)
+                die("q8_0: %zu values are not whole blocks", n);
+        for (size_t i = 0; i < n; i += KV_BLOCK) {
+                i8 code[KV_BLOCK];
+                float d = f16_to_f32(f32_to_f16(q8_block(x + i, code, KV_BLOCK)));
+                for (int j = 0; j < KV_BLOCK; j++)
                         x[i + j] = (float)code[j] * d;
         }
 }

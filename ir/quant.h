@@ -18,4 +18,9 @@ bool wtype_bytes(Wtype t, u64 n, u64 *bytes);
 void q8_quantize(const float *x, i8 *code, float *d, size_t n); /* d: [n / Q8_BLOCK] */
 void q8_round(float *x, size_t n);                              /* in place: x becomes code * d */
 
+/* Keys and values kept as q8_0: the same with blocks of KV_BLOCK, but values are code * d with d rounded to
+ * f16; codes are made with d as it was. ggml's quantize_row_q8_0, with its vector code's rounding of halves.
+ */
+void q8_0_round(float *x, size_t n);
+
 #endif

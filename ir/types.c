@@ -39,6 +39,11 @@ const DtypeInfo dtype_info[N_DTYPE] = {
 #undef D
 };
 
+u64 kv_row_bytes(Dtype t, u64 n)
+{
+        return t == D_q8_0 ? (n + n / KV_BLOCK * sizeof(u16) + 15) / 16 * 16 : n * dtype_info[t].bytes;
+}
+
 bool wtype_by_id(u32 id, Wtype *out)
 {
         for (int t = 0; t < N_WTYPE; t++)

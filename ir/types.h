@@ -55,6 +55,7 @@ bool wtype_by_name(const char *name, size_t n, Wtype *out);
 #define DTYPES(D)                                                                                            \
         D(f32, 4)   /* */                                                                                    \
         D(f16, 2)   /* */                                                                                    \
+        D(q8_0, 0)  /* keys and values of a state only: kv_row_bytes */                                      \
         D(i32, 4)   /* */                                                                                    \
         D(q8, 0)    /* int8 codes with one f32 scale for each 16: activations rounded once */                \
         D(route, 8) /* [.., k]: the chosen expert (i32) and its weight (f32) */                              \
@@ -74,5 +75,12 @@ typedef struct DtypeInfo {
 extern const DtypeInfo dtype_info[N_DTYPE];
 
 #define Q8_BLOCK 16 /* values that share a scale in a q8 activation */
+
+/* What keys and values of a state are kept as: the first of DTYPES. A row, of one head at one position, is n
+ * values of f32 or f16; or, as q8_0, n int8 codes, then an f16 scale for each KV_BLOCK of them, then room up
+ * to a multiple of 16 bytes, so that codes are aligned for any load. n is then whole blocks. */
+#define N_KV_TYPE (D_q8_0 + 1)
+#define KV_BLOCK  32
+u64 kv_row_bytes(Dtype t, u64 n);
 
 #endif

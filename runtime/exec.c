@@ -15,7 +15,7 @@ u64 rt_round(u64 n)
 /* Bytes of one of a state's planes; its start in the cache is a multiple of PLAN_ALIGN. */
 static bool plane_bytes(const Rt *rt, u32 n_ctx, u32 heads, u32 width, u32 type, u64 *bytes)
 {
-        u64 n = (u64)heads * width * dtype_info[type].bytes;
+        u64 n = heads * kv_row_bytes((Dtype)type, width);
         return mul_u64(n, n_ctx, &n) && mul_u64(n, rt->n_seq, &n) && align_u64(n, PLAN_ALIGN, bytes);
 }
 

@@ -54,8 +54,8 @@ static const Rule rules[] = {
         {AT(META, PlanMeta, n_embd), RANGE, 0, INT32_MAX},
         {AT(META, PlanMeta, n_expert), RANGE, 0, INT32_MAX},
         {AT(META, PlanMeta, n_expert_used), RANGE, 0, INT32_MAX},
-        {AT(META, PlanMeta, ctk), RANGE, D_f32, D_f16},
-        {AT(META, PlanMeta, ctv), RANGE, D_f32, D_f16},
+        {AT(META, PlanMeta, ctk), RANGE, 0, N_KV_TYPE - 1},
+        {AT(META, PlanMeta, ctv), RANGE, 0, N_KV_TYPE - 1},
         {AT(KERNEL, PlanKernel, name), STRING, 0, 0},
         {AT(KERNEL, PlanKernel, key), STRING, 0, 0},
         {AT(KERNEL, PlanKernel, threads), RANGE, 1, MAX_THREAD},
@@ -86,8 +86,8 @@ static const Rule rules[] = {
         {AT(STATE, PlanState, heads), RANGE, 1, MAX_HEAD},
         {AT(STATE, PlanState, dk), RANGE, 1, MAX_HEAD},
         {AT(STATE, PlanState, dv), RANGE, 0, MAX_HEAD},
-        {AT(STATE, PlanState, ktype), RANGE, D_f32, D_f16},
-        {AT(STATE, PlanState, vtype), RANGE, D_f32, D_f16},
+        {AT(STATE, PlanState, ktype), RANGE, 0, N_KV_TYPE - 1},
+        {AT(STATE, PlanState, vtype), RANGE, 0, N_KV_TYPE - 1},
         {AT(PART, PlanPart, path), STRING, 0, 0},
 };
 #undef AT

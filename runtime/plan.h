@@ -180,11 +180,12 @@ typedef struct PlanWeight {
         u64 embedded; /* offset in WDATA, UINT64_MAX: not embedded */
 } PlanWeight;
 
-/* Keys: [n_seq][heads][n_ctx][dk] of ktype; values the same with dv and vtype. dv 0: no plane of values. */
+/* Keys: [n_seq][heads][n_ctx] rows of dk values of ktype (kv_row_bytes); values the same with dv and vtype.
+ * dv 0: no plane of values. */
 typedef struct PlanState {
         u32 name;
         u32 heads, dk, dv;
-        u32 ktype, vtype; /* Dtype: D_f32, D_f16 */
+        u32 ktype, vtype; /* Dtype, below N_KV_TYPE */
 } PlanState;
 
 typedef struct PlanPart {

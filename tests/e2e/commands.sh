@@ -38,6 +38,8 @@ check "with their facts" grep -q '^//   .*MOE_' "$T/out"
 
 expect_output "verify" '^passed: 80 tokens, q8 activations' "$MOEC" verify "$F"
 expect_output "verify f32, as JSON" '^\{"passed": true, "tokens": 5, "act": "f32"' "$MOEC" verify "$F" --act f32 --tokens 1,2,3,4,5 -o json
+expect_output "verify with a cache of q8_0" '^passed: 80 tokens' "$MOEC" verify "$F" -ctk q8_0 -ctv q8_0
+expect_output "and activations in f32" '^passed: 80 tokens, f32' "$MOEC" verify "$F" -ctk q8_0 -ctv f32 --act f32
 expect_output "verify over a text" '^passed: ' "$MOEC" verify "$F" -f <(head -c 400 tests/models/valid.txt)
 mkdir -p "$T/over/templates/c/generic"
 sed 's/exp8(-g)/exp8(g)/' templates/c/generic/glu_fn.m4 >"$T/over/templates/c/generic/glu_fn.m4"
@@ -51,6 +53,10 @@ expect_same "on standard output" "$T/cpu.f32" "$T/out.f32"
 "$MOEC" logits -m "$F" --tokens 1,2,3 -b 1 -t 1 --target eval --act f32 -o "$T/eval.f32"
 check "exact ones" [ "$(wc -c <"$T/eval.f32")" = $((3 * 4096 * 4)) ]
 check "which differ by rounding" [ "$(cmp -l "$T/cpu.f32" "$T/eval.f32" | wc -l)" -gt 0 ]
+for kept in f16 q8_0; do
+        "$MOEC" logits -m "$F" --tokens 1,2,3 --target eval -ctk $kept -ctv $kept -o "$T/$kept.f32"
+done
+check "eval rounds keys and values, too" [ -s "$T/f16.f32" -a -n "$(cmp "$T/f16.f32" "$T/q8_0.f32")" ]
 expect_error "more tokens than context" 2 '3 tokens, and the context holds 2' "$MOEC" logits -m "$F" --tokens 1,2,3 -c 2 -o "$T/x"
 
 text='Über <|endoftext|> 東京 🙂 it'"'"'s 3.14'

@@ -57,6 +57,7 @@ expect_error "a plan cut short" 4 'shortplan' "$MOEC" run -m "$T/shortplan" -p a
 } >"$T/badplan"
 expect_error "a plan that was changed" 4 'badplan' "$MOEC" run -m "$T/badplan" -p a
 expect_error "what a plan has settled" 2 '--act says how' "$MOEC" run -m "$T/plan" --act f32 -p a
+expect_error "a KV type that there is not" 2 'f16|f32|q8_0' "$MOEC" run -m examples/fables.gguf -ctk q8 -p a
 expect_error "a plan's KV type" 2 'keys kept as f16' "$MOEC" run -m "$T/plan" -ctk f32 -p a
 expect_error "a plan for the interpreter" 2 'needs the GGUF' "$MOEC" run -m "$T/plan" --target eval -p a
 expect_error "a plan to compile" 2 'compiled already' "$MOEC" compile "$T/plan" -o "$T/x"
@@ -65,6 +66,7 @@ expect_error "a plan to verify" 2 'give the GGUF' "$MOEC" verify "$T/plan"
 expect_output "inspect of a plan" 'x86-64-v3' "$MOEC" inspect "$T/plan"
 
 expect_error "no such device" 9 'no CUDA.*use --target cpu' "$MOEC" run -m "$F" --target cuda -p a
+expect_error "too much context with keys of q8_0" 10 'KV cache 42.00 GiB ' "$MOEC" run -m "$F" -c 16777216 -ctk q8_0 -ctv f32 -p a
 expect_error "too much context for the memory" 10 'weights .* KV cache .* = ' "$MOEC" run -m "$F" -c 16000000 -p a
 cp "$F" "$T/own.gguf"
 expect_error "compile over the model" 12 'not overwritten' "$MOEC" compile "$T/own.gguf" -o "$T/own.gguf"

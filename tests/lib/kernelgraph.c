@@ -57,18 +57,21 @@ Graph *types_graph(Arena *arena, bool quant, u32 every)
         return bound(arena, g, 7);
 }
 
-Graph *past_graph(Arena *arena)
+Graph *past_graph(Arena *arena, int dk, const char *kept)
 {
-        static const char text[] = "graph past {\n$e =F32[288,96]\n$q =F32[288,96]\n$k =F32[96,96]\n$v "
-                                   "=F32[96,96]\n$o =Q8_0[64,288]\nstate &kv =kv[2,48,48] f16 f16\n"
-                                   "%0 =f32[n_tok,96] embed w $e, ids @ids\n%1 =f32[n_tok,288] matmul x %0, "
-                                   "w $q\n%2 =f32[n_tok,96] matmul x %0, w $k\n"
-                                   "%3 =f32[n_tok,96] matmul x %0, w $v\n"
-                                   "%4 =f32[n_tok,288], %5 =kv[2,48,48] attend q %1, kv &kv, pos @pos, seq "
-                                   "@seq, k %2, v %3, heads 6, rstyle norm, rdim 48, scale 0x1p-2\n"
-                                   "%6 =f32[n_tok,64] matmul x %4, w $o\n%7 =f32[n_out,64] rows x %6, out "
-                                   "@out\nreturn %7, %5\n}\n";
-        Graph *g = parse(arena, text, sizeof text - 1, "past");
+        int q = 6 * dk, k = 2 * dk;
+        const char *text = arena_fmt(arena,
+                "graph past {\n$e =F32[288,96]\n$q =F32[%d,96]\n$k =F32[%d,96]\n$v =F32[%d,96]\n"
+                "$o =Q8_0[64,%d]\nstate &kv =kv[2,%d,%d] %s\n"
+                "%%0 =f32[n_tok,96] embed w $e, ids @ids\n%%1 =f32[n_tok,%d] matmul x %%0, w $q\n"
+                "%%2 =f32[n_tok,%d] matmul x %%0, w $k\n%%3 =f32[n_tok,%d] matmul x %%0, w $v\n"
+                "%%4 =f32[n_tok,%d], %%5 =kv[2,%d,%d] attend q %%1, kv &kv, pos @pos, seq @seq, k %%2, v "
+                "%%3, "
+                "heads 6, rstyle norm, rdim %d, scale 0x1p-2\n"
+                "%%6 =f32[n_tok,64] matmul x %%4, w $o\n%%7 =f32[n_out,64] rows x %%6, out @out\n"
+                "return %%7, %%5\n}\n",
+                q, k, k, q, dk, dk, kept, q, k, k, q, dk, dk, dk);
+        Graph *g = parse(arena, text, strlen(text), "past");
         return bound(arena, g, 8);
 }
 
@@ -129,15 +132,15 @@ Graph *attend_graph(Arena *arena, const AttendShape *m)
         int q = m->heads * m->dk, k = m->kvh * m->dk, v = m->kvh * m->dv, y = m->heads * m->dv;
         const char *text = arena_fmt(arena,
                 "graph many {\n$e =F32[64,32]\n$q =F32[%d,32]\n$k =F32[%d,32]\n$v =F32[%d,32]\n"
-                "$o =Q8_0[64,%d]\n$n =F32[%d]\n$s =F32[%d]\n$f =F32[16]\nstate &kv =kv[%d,%d,%d] f16 f16\n"
+                "$o =Q8_0[64,%d]\n$n =F32[%d]\n$s =F32[%d]\n$f =F32[16]\nstate &kv =kv[%d,%d,%d] %s\n"
                 "%%0 =f32[n_tok,32] embed w $e, ids @ids\n%%1 =f32[n_tok,%d] matmul x %%0, w $q\n"
                 "%%2 =f32[n_tok,%d] matmul x %%0, w $k\n%%3 =f32[n_tok,%d] matmul x %%0, w $v\n"
                 "%%4 =kv[%d,%d,%d] kv_append kv &kv, k %%2, v %%3, pos @pos, seq @seq\n"
                 "%%5 =%s[n_tok,%d] attend q %%1, kv %%4, pos @pos, seq @seq, heads %d, out %s, %s\n"
                 "%%6 =f32[n_tok,64] matmul x %%5, w $o, act %s\n"
                 "%%7 =f32[n_out,64] rows x %%6, out @out\nreturn %%7, %%4\n}\n",
-                q, k, v, y, m->dk, m->heads, m->kvh, m->dk, m->dv, q, k, v, m->kvh, m->dk, m->dv, m->out, y,
-                m->heads, m->out, m->attrs, m->out);
+                q, k, v, y, m->dk, m->heads, m->kvh, m->dk, m->dv, m->kept, q, k, v, m->kvh, m->dk, m->dv,
+                m->out, y, m->heads, m->out, m->attrs, m->out);
         Graph *g = parse(arena, text, strlen(text), "many");
         return bound(arena, g, 10);
 }

@@ -9,7 +9,7 @@ Graph *types_graph(Arena *arena, bool quant, u32 every);
 
 /* attend in steps of one token, for a past long enough to be split; past_one: by attend_one, more than one
  * block, with each thing that attention may have. */
-Graph *past_graph(Arena *arena);
+Graph *past_graph(Arena *arena, int dk, const char *kept); /* dk: a head; kept: as the state says */
 Graph *past_one_graph(Arena *arena);
 
 /* Products on tensor cores: rows and widths that fill no tile, several weights, experts of which some have
@@ -19,11 +19,11 @@ Graph *products_graph(Arena *arena);
 /* A router as wide as route_one's threads together have values, with that many experts. */
 Graph *router_graph(Arena *arena, int experts);
 
-/* attend in steps of many tokens. out: f32 or q8; attrs: the others, in which $n is a norm's weights, $s
- * sinks, $f factors of 16 frequencies. */
+/* attend in steps of many tokens. out: f32 or q8; kept: as the state says; attrs: the others, in which $n is
+ * a norm's weights, $s sinks, $f factors of 16 frequencies. */
 typedef struct AttendShape {
         int heads, kvh, dk, dv;
-        const char *out, *attrs;
+        const char *out, *kept, *attrs;
 } AttendShape;
 Graph *attend_graph(Arena *arena, const AttendShape *m);
 

@@ -234,7 +234,7 @@ static double bound_of(const Graph *g, const Node *n)
         const OpInfo *op = op_info(n->op);
         if (n->op == OP_attend) {
                 const State *s = &g->state[ref_idx(ref_state(g, in_get(n, S_kv)))];
-                return s->ktype == D_f16 || s->vtype == D_f16 ? 1e-4 : 1e-5;
+                return s->ktype == D_q8_0 ? 5e-3 : s->ktype == D_f16 || s->vtype == D_f16 ? 1e-4 : 1e-5;
         }
         if (op->attr[A_out] && attr_i(n, A_out) == ACT_q8)
                 return 1e-2;

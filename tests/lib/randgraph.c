@@ -229,11 +229,18 @@ static Ref rope(Model *m, Ref x, i64 heads, i64 rdim, Ref freqs)
         return node_done(m->g, n);
 }
 
+/* Of rows that are whole blocks, half as q8_0. */
+static Dtype kept(Model *m, Dtype t, i64 width)
+{
+        return width && width % KV_BLOCK == 0 && rand_one_in(&m->r, 2) ? D_q8_0 : t;
+}
+
 static Ref new_state(Model *m, i64 heads, i64 dk, i64 dv)
 {
         char name[32];
+        Dtype ktype = kept(m, m->ktype, dk), vtype = kept(m, m->vtype, dv);
         snprintf(name, sizeof name, "kv.%lld", (long long)m->layer);
-        return graph_state(m->g, name, heads, dk, dv, m->ktype, m->vtype);
+        return graph_state(m->g, name, heads, dk, dv, ktype, vtype);
 }
 
 static Ref kv_append(Model *m, Ref kv, Ref k, Ref v)
@@ -347,7 +354,7 @@ static Ref attention(Model *m, Ref x)
 static Ref latent_attention(Model *m, Ref x)
 {
         i64 heads = 1 + rand_below(&m->r, 5), nope = 8 * (1 + rand_below(&m->r, 3)),
-            pe = 4 * (1 + rand_below(&m->r, 2));
+            pe = rand_one_in(&m->r, 3) ? 32 : 4 * (1 + rand_below(&m->r, 2));
         i64 rank = 32 * (1 + rand_below(&m->r, 2)), dv = 8 * (1 + rand_below(&m->r, 3));
         Ref kv = new_state(m, 1, rank + pe, 0), h = rmsnorm(m, x, "attn_norm", 0);
         Ref q = matmul(m, h, "attn_q", heads * (nope + pe), false),

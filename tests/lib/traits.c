@@ -79,6 +79,10 @@ static void add_shapes(Traits *t, u8 *has, const Graph *g, const Node *n)
         const State *s = &g->state[ref_idx(ref_state(g, in_get(n, S_kv)))];
         add(t, has, arena_fmt(t->arena, "%s keys %s", op, dtype_info[s->ktype].name));
         add(t, has, arena_fmt(t->arena, "%s values %s", op, s->dv ? dtype_info[s->vtype].name : "in keys"));
+        if (!s->dv)
+                add(t, has, arena_fmt(t->arena, "%s, values in keys %s", op, dtype_info[s->ktype].name));
+        if (n->op == OP_attend && in_get(n, S_k) != REF_NONE)
+                add(t, has, arena_fmt(t->arena, "attend.k, keys %s", dtype_info[s->ktype].name));
         if (n->op == OP_attend && s->heads > 1 && attr_i(n, A_heads) > s->heads)
                 add(t, has, "attend, shared keys");
 }

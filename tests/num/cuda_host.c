@@ -138,9 +138,9 @@ static Mem *weight_mem(Trial *t, u32 i)
 static Mem *plane_mem(Trial *t, u32 i, bool values)
 {
         const State *s = &t->g->state[i];
-        u64 width = (u64)(values ? s->dv : s->dk), size = dtype_info[values ? s->vtype : s->ktype].bytes;
+        u64 row = values ? kv_row_bytes(s->vtype, (u64)s->dv) : kv_row_bytes(s->ktype, (u64)s->dk);
         if (!t->plane[i][values].p)
-                t->plane[i][values] = mem_new(N_SEQ * (u64)s->heads * N_CTX * width * size, MEM_OUT);
+                t->plane[i][values] = mem_new(N_SEQ * (u64)s->heads * N_CTX * row, MEM_OUT);
         return &t->plane[i][values];
 }
 
@@ -442,12 +442,14 @@ static void make_trials(void)
         add("types, one token, f32", types_graph(arena, false, 6), words[2], 1, 2);
         add("types, many tokens, f32", types_graph(arena, false, 7), words[3], WIDE, 1);
         for (u32 i = 0; i < 4; i += 2) {
-                add("long past", past_graph(arena), words[i], 1, 600);
+                add("long past", past_graph(arena, 48, "f16 f16"), words[i], 1, 600);
                 trials[n_trials - 1].quick = 594;
                 add("long past, on tensor cores", past_one_graph(arena), words[i], 1, 600);
                 trials[n_trials - 1].quick = 596;
                 assert_true(both_ways(&trials[n_trials - 1]));
         }
+        add("long past, kept as q8_0", past_graph(arena, 64, "q8_0 q8_0"), words[0], 1, 150);
+        trials[n_trials - 1].quick = 147;
         static const int experts[] = {5, 20, 128, 129};
         for (u32 i = 0; i < COUNT(experts); i++)
                 add(arena_fmt(arena, "%d experts", experts[i]), router_graph(arena, experts[i]), words[0], 1,
@@ -458,15 +460,19 @@ static void make_trials(void)
                 const char *name;
                 u32 quick;
                 AttendShape shape;
-        } m[] = {
-                {"many, 8 heads a key", 8,
-                        {8, 1, 128, 128, "f32", "norm $n, scale 0x1p-3, eps 0x1p-20, rdim 128, rstyle neox"}},
+        } m[] = {{"many, 8 heads a key", 8,
+                         {8, 1, 128, 128, "f32", "f16 f16",
+                                 "norm $n, scale 0x1p-3, eps 0x1p-20, rdim 128, rstyle neox"}},
                 {"many, each thing", 8,
-                        {8, 1, 64, 64, "f32",
+                        {8, 1, 64, 64, "f32", "f16 f16",
                                 "norm $n, sinks $s, freqs $f, window 200, scale 0x1p-3, softcap 0x1.4p+3, "
                                 "eps 0x1p-20, rdim 32, rstyle norm"}},
-                {"many, odd", 8, {6, 2, 48, 80, "q8", "scale 0x1p-2"}},
-                {"many, wide", 0, {12, 1, 256, 192, "q8", "scale 0x1p-4"}}};
+                {"many, odd", 8, {6, 2, 48, 80, "q8", "f16 f16", "scale 0x1p-2"}},
+                {"many, wide", 0, {12, 1, 256, 192, "q8", "f16 f16", "scale 0x1p-4"}},
+                {"many, kept as q8_0", 1,
+                        {4, 2, 64, 128, "f32", "q8_0 q8_0",
+                                "norm $n, scale 0x1p-3, eps 0x1p-20, rdim 64, rstyle neox"}},
+                {"many, keys kept as q8_0", 1, {4, 1, 96, 40, "f32", "q8_0 f32", "scale 0x1p-2"}}};
         for (u32 i = 0; i < COUNT(m); i++) {
                 add(m[i].name, attend_graph(arena, &m[i].shape), words[3], MANY, m[i].quick + 2);
                 trials[n_trials - 1].quick = m[i].quick;

@@ -65,7 +65,8 @@ static void assert_complete(const Traits *t)
                 "rope, several heads", "attend, several heads", "attend, shared keys",
                 "rmsnorm, several groups", "route, some groups left out", "route, more than two",
                 "matmul, several weights", "experts_up, part of 32, f32", "experts_up, part of 32, q8",
-                "rope, some of each head"};
+                "rope, some of each head", "kv_append keys q8_0", "kv_append values q8_0", "attend keys q8_0",
+                "attend values q8_0", "attend.k, keys q8_0", "attend, values in keys q8_0"};
         for (int op = 0; op < N_OP; op++) {
                 const OpInfo *o = op_info((Op)op);
                 if (op == OP_experts || op == OP_dequant)

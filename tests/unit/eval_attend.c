@@ -345,6 +345,30 @@ static void test_state_rounding(void **state)
         end();
 }
 
+/* q8_0 rounds by blocks of a head's row; keys and values each by their own type; exact, not at all. */
+static void test_state_q8_0(void **state)
+{
+        (void)state;
+        enum { T = 5, N = T * 2 * 64, Y = T * 4 * 64 };
+        begin(T);
+        Att a = random_att(4, 2, 64, 64), hk = a, h = a;
+        float *k = NEWN(arena, float, N), *v = NEWN(arena, float, N);
+        memcpy(k, a.k, N * sizeof *k);
+        memcpy(v, a.v, N * sizeof *v);
+        q8_0_round(k, N);
+        q8_0_round(v, N);
+        h.k = hk.k = k;
+        h.v = v;
+        Ref kept = whole(&a, "kept", D_q8_0), full = whole(&a, "full", D_f32);
+        assert_same(kept, whole(&h, "hand", D_f32), Y);
+        assert_same(whole_of(&a, graph_state(g, "keys", 2, 64, 64, D_q8_0, D_f32)),
+                whole(&hk, "hand2", D_f32), Y);
+        assert_true(memcmp(run(kept), run(full), Y * sizeof(float)));
+        opt.exact = true;
+        assert_same(kept, full, Y);
+        end();
+}
+
 /* ---- fused forms ---- */
 
 static Ref rmsnorm(Ref x, Ref w, i64 group)
@@ -436,6 +460,7 @@ int main(void)
                 cmocka_unit_test(test_attend_sequences),
                 cmocka_unit_test(test_attend_steps),
                 cmocka_unit_test(test_state_rounding),
+                cmocka_unit_test(test_state_q8_0),
                 cmocka_unit_test(test_fused),
                 cmocka_unit_test(test_bounds),
         };

@@ -190,9 +190,11 @@ static void test_demo(void **state)
         has("memory at context 2,048\n");
         look(false, 1000);
         has("memory at context 1,000\n");
-        has("  KV cache        1.95 MiB  f16, 2.00 KiB a position\n");
+        has("  KV cache        1.95 MiB  f16, 2.00 KiB a position; q8_0: 1.22 MiB\n");
         look(true, 0);
         is_json();
+        has("\"kv\": 4194304,");
+        has("\"kv_q8_0\": 2621440,");
         has("\"bytes_per_token\": 3595920,");
         has("\"bos\": 4093,");
         has("\"attention.layer_norm_rms_epsilon\": 1e-06,");

@@ -233,6 +233,47 @@ static void q8_error_bound(void **state)
         }
 }
 
+/* A cache's rows: the values of ggml's blocks of Q8_0 that have the same codes and scale. */
+static void q8_0_is_ggmls(void **state)
+{
+        (void)state;
+        enum { BLOCKS = 6, N = BLOCKS * KV_BLOCK };
+        float x[N], y[N], want[N];
+        u8 file[BLOCKS * 34];
+        u32 r = 3;
+        for (size_t i = 0; i < N; i++) {
+                r = r * 1664525 + 1013904223;
+                y[i] = x[i] = i / KV_BLOCK == 4
+                                      ? 0
+                                      : ldexpf((float)(r >> 8) / 0x1p23f - 1, (int)(i / KV_BLOCK) * 5 - 14);
+        }
+        for (size_t b = 0; b < BLOCKS; b++) {
+                float max = 0;
+                for (size_t i = 0; i < KV_BLOCK; i++)
+                        max = fmaxf(max, fabsf(x[b * KV_BLOCK + i]));
+                float d = max / 127;
+                u16 h = f32_to_f16(d);
+                memcpy(file + b * 34, &h, 2);
+                for (size_t i = 0; i < KV_BLOCK; i++)
+                        file[b * 34 + 2 + i] = (u8)(i8)(max > 0 ? rintf(x[b * KV_BLOCK + i] * (1 / d)) : 0);
+        }
+        dequant(W_Q8_0, file, want, N);
+        q8_0_round(y, N);
+        assert_memory_equal(y, want, sizeof y);
+        assert_memory_not_equal(y, x, sizeof y);
+}
+
+static void rows_of_a_cache(void **state)
+{
+        (void)state;
+        assert_int_equal(kv_row_bytes(D_f32, 80), 320);
+        assert_int_equal(kv_row_bytes(D_f16, 80), 160);
+        assert_int_equal(kv_row_bytes(D_q8_0, 0), 0);
+        assert_int_equal(kv_row_bytes(D_q8_0, 32), 48);
+        assert_int_equal(kv_row_bytes(D_q8_0, 128), 144);
+        assert_int_equal(kv_row_bytes(D_q8_0, 576), 624);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -244,6 +285,7 @@ int main(void)
                 cmocka_unit_test(sizes), cmocka_unit_test(names), cmocka_unit_test(half_round_trip),
                 cmocka_unit_test(half_rounding), cmocka_unit_test(bfloat), cmocka_unit_test(q8_half_to_even),
                 cmocka_unit_test(q8_scales), cmocka_unit_test(q8_zero_and_tiny),
-                cmocka_unit_test(q8_error_bound)};
+                cmocka_unit_test(q8_error_bound), cmocka_unit_test(q8_0_is_ggmls),
+                cmocka_unit_test(rows_of_a_cache)};
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

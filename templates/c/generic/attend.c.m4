@@ -10,11 +10,11 @@ m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)
 m4_include(«heads.m4»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, CHUNK = 32, NQ = NT * G };
-enum { PK = (DK + 7) / 8 * 8, PV = (DV + 7) / 8 * 8, VROW = MOE_VROW };
+enum { PK = (DK + 7) / 8 * 8, PV = (DV + 7) / 8 * 8, KBYTES = MOE_KBYTES, VBYTES = MOE_VBYTES };
 #define SCALE ((float)MOE_scale)
 #define CAP ((float)MOE_softcap)
-moe_cache_row(«key», MOE_KTYPE)
-moe_cache_row(«value», MOE_VTYPE)
+moe_cache_row(«key», MOE_KTYPE, MOE_DK)
+moe_cache_row(«value», MOE_VTYPE, MOE_VROW)
 
 // The queries of a block: NT tokens by G heads.
 typedef struct {
@@ -109,7 +109,7 @@ INLINE void block(void *const *arg, const KernelDim *dim, Tile *x, u32 t0, int n
 {
         u32 seq = (u32)((const i32 *)moe_arg(«seq»))[t0];
         u64 base = ((u64)seq * KVH + h) * dim->n_ctx;
-        u8 *keys = (u8 *)moe_arg(«kv») + base * DK * SIZE_key, *values = (u8 *)moe_arg(«kvv») + base * VROW * SIZE_value;
+        u8 *keys = (u8 *)moe_arg(«kv») + base * KBYTES, *values = (u8 *)moe_arg(«kvv») + base * VBYTES;
         i32 low = 0x7fffffff, high = 0;
         int nq = nt * G;
         for (int t = 0; t < nt; t++) {
@@ -120,8 +120,8 @@ moe_has(«k», «                const float *k = (const float *)moe_arg(«k») 
                 float y[DK];
                 moe_has(«knorm», «norm_row(k, moe_arg(«knorm»), DK, (float)MOE_eps, y);», «memcpy(y, k, sizeof y);»)
                 moe_if(MOE_HALF, 0, «», «rope_row(y, cos, sin);»)
-                store_key(keys + (u64)(u32)pos * DK * SIZE_key, y, DK);
-                moe_has(«v», «store_value(values + (u64)(u32)pos * VROW * SIZE_value,
+                store_key(keys + (u64)(u32)pos * KBYTES, y, DK);
+                moe_has(«v», «store_value(values + (u64)(u32)pos * VBYTES,
                         (const float *)moe_arg(«v») + (u64)t0 * KVH * DV + h * DV, DV);», «»)
 », «»)                for (int g = 0; g < G; g++) {
                         float *q = x->q[t * G + g];
@@ -142,8 +142,8 @@ moe_has(«k», «                const float *k = (const float *)moe_arg(«k») 
         for (i32 j0 = low; j0 <= high; j0 += CHUNK) {
                 int n = high + 1 - j0 < CHUNK ? high + 1 - j0 : CHUNK;
                 for (int j = 0; j < n; j++) {
-                        load_key(x->k[j], keys + (u64)(u32)(j0 + j) * DK * SIZE_key, DK);
-                        load_value(x->v[j], values + (u64)(u32)(j0 + j) * VROW * SIZE_value, DV);
+                        load_key(x->k[j], keys + (u64)(u32)(j0 + j) * KBYTES, DK);
+                        load_value(x->v[j], values + (u64)(u32)(j0 + j) * VBYTES, DV);
                 }
                 scores(x, n, nq);
                 for (int q = 0; q < nq; q++) {

@@ -40,27 +40,58 @@ INLINE void rope_row(float *x, const float *cos, const float *sin)
         }
 }»)
 
-// Usage: moe_cache_row(NAME, TYPE): load_NAME and store_NAME of n values of a cache row of f16 or f32.
-m4_define(«moe_cache_row», «moe_arity(«moe_cache_row», 2, $#)
+// Usage: moe_cache_row(NAME, TYPE, WIDTH): load_NAME and store_NAME of n values of a cache row of WIDTH values of f16, f32 or q8_0
+// (ir/types.h: kv_row_bytes). From q8_0 they come by eights.
+m4_define(«moe_cache_row», «moe_arity(«moe_cache_row», 3, $#)moe_cache_$2(«$1», «$3»)»)m4_dnl
+m4_define(«moe_cache_f32», «
+INLINE void load_$1(float *to, const void *from, int n) { memcpy(to, from, 4 * (u64)n); }
+INLINE void store_$1(void *to, const float *from, int n) { memcpy(to, from, 4 * (u64)n); }
+»)m4_dnl
+m4_define(«moe_cache_f16», «
 INLINE void load_$1(float *to, const void *from, int n)
 {
-moe_if($2, f32, «        memcpy(to, from, 4 * (u64)n);», «        int i = 0;
+        int i = 0;
         for (; i + 8 <= n; i += 8)
                 store_f32(to + i, load_f16((const u16 *)from + i));
         for (; i < n; i++) {
                 u16x8 h = {((const u16 *)from)[i]};
                 to[i] = f16_to_f32(h)[0];
-        }»)
+        }
 }
 INLINE void store_$1(void *to, const float *from, int n)
 {
-moe_if($2, f32, «        memcpy(to, from, 4 * (u64)n);», «        int i = 0;
+        int i = 0;
         for (; i + 8 <= n; i += 8) {
                 u16x8 h = f32_to_f16(load_f32(from + i));
                 memcpy((u16 *)to + i, &h, 16);
         }
         for (; i < n; i++)
-                ((u16 *)to)[i] = f32_to_f16(splat(from[i]))[0];»)
+                ((u16 *)to)[i] = f32_to_f16(splat(from[i]))[0];
 }
-enum { SIZE_$1 = moe_if($2, f32, 4, 2) };
-»)
+»)m4_dnl
+m4_define(«moe_cache_q8_0», «
+INLINE void load_$1(float *to, const void *from, int n)
+{
+        const i8 *code = from;
+        for (int b = 0; b < n; b += 32) {
+                u16x8 h = {((const u16 *)(code + $2))[b / 32]};
+                f32x8 d = splat(f16_to_f32(h)[0]);
+                for (int i = b; i < n && i < b + 32; i += 8)
+                        store_f32(to + i, f32(load_i8(code + i)) * d);
+        }
+}
+INLINE void store_$1(void *to, const float *from, int n)
+{
+        i8 *code = to;
+        for (int b = 0; b < n; b += 32) {
+                f32x8 top = splat(0);
+                for (int i = b; i < b + 32; i += 8)
+                        top = max8(top, abs8(load_f32(from + i)));
+                float d = hmax8(top) / 127.0f, by = d < 0x1p-126f ? 0 : 1.0f / d;
+                for (int i = b; i < b + 32; i += 16)
+                        store_codes(code + i, (i32x8)(load_f32(from + i) * by + 12582912.0f) - 0x4b400000,
+                                (i32x8)(load_f32(from + i + 8) * by + 12582912.0f) - 0x4b400000);
+                ((u16 *)(code + $2))[b / 32] = f32_to_f16(splat(d))[0];
+        }
+}
+»)m4_dnl

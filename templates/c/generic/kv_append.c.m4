@@ -1,13 +1,13 @@
 // kv_append: keys (normed, rotated) and values of every token into the cache, at the token's sequence and position.
 //
-// k f32 [T, KVH * DK]; v f32 [T, KVH * DV]; planes [n_seq, KVH, n_ctx, DK] and [.., DV]. A block: one head of one token.
+// k f32 [T, KVH * DK]; v f32 [T, KVH * DV]; planes [n_seq, KVH, n_ctx] rows of DK and DV. A block: one head of one token.
 m4_include(«prelude.m4»)
 m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)
 m4_include(«heads.m4»)
 enum { KVH = MOE_KVH, DK = MOE_DK, DV = MOE_DV };
-moe_cache_row(«key», MOE_KTYPE)
-moe_has(«v», «moe_cache_row(«value», MOE_VTYPE)», «»)
+moe_cache_row(«key», MOE_KTYPE, MOE_DK)
+moe_has(«v», «moe_cache_row(«value», MOE_VTYPE, MOE_DV)», «»)
 
 moe_kernel
 {
@@ -21,8 +21,8 @@ moe_kernel
                 moe_if(MOE_HALF, 0, «», «float cos[PADHALF], sin[PADHALF];
                 rope_table(pos, moe_has(«freqs», «moe_arg(«freqs»)», «0»), cos, sin);
                 rope_row(x, cos, sin);»)
-                store_key((u8 *)moe_arg(«kv») + row * DK * SIZE_key, x, DK);
-                moe_has(«v», «store_value((u8 *)moe_arg(«kvv») + row * DV * SIZE_value,
+                store_key((u8 *)moe_arg(«kv») + row * MOE_KBYTES, x, DK);
+                moe_has(«v», «store_value((u8 *)moe_arg(«kvv») + row * MOE_VBYTES,
                         (const float *)moe_arg(«v») + (u64)t * KVH * DV + h * DV, DV);», «»)
         }
 }

@@ -11,13 +11,13 @@
 m4_include(«prelude.m4»)
 m4_include(«heads.m4»)
 m4_include(«round.m4»)
-enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, VROW = MOE_VROW, SPLIT = MOE_SPLIT };
+enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, VROW = MOE_VROW, KBYTES = MOE_KBYTES, VBYTES = MOE_VBYTES, SPLIT = MOE_SPLIT };
 enum { FIT = DK <= 512 && DV <= 256 ? 8 : DK <= 1024 && DV <= 512 ? 4 : 1, GB = G < FIT ? G : FIT };
 enum { VL = DV % 128 == 0 && VROW % 4 == 0 ? 4 : 1, VN = (DV + 32 * VL - 1) / (32 * VL), STEP = 32 * WARPS };
 #define SCALE ((float)MOE_scale)
 #define CAP ((float)MOE_softcap)
-moe_cache_row(«Key», MOE_KTYPE)
-moe_cache_row(«Value», MOE_VTYPE)
+moe_cache_row(«Key», MOE_KTYPE, MOE_DK)
+moe_cache_row(«Value», MOE_VTYPE, MOE_VROW)
 
 __shared__ F4 query[GB][(DK + 3) / 4];
 __shared__ float weight[WARPS][32][GB], top[WARPS][GB], total[WARPS][GB], sum[GB][DV];
@@ -32,7 +32,7 @@ INLINE void scores(const u8 *keys, i32 p, i32 to, float (&s)[GB])
         for (int g = 0; g < GB; g++)
                 s[g] = 0;
         if (p < to) {
-                const u8 *k = keys + (u64)(u32)p * DK * Key::SIZE;
+                const u8 *k = keys + (u64)(u32)p * KBYTES;
                 if (DK % 4 == 0) {
 #pragma unroll 8
                         for (int i = 0; i < DK / 4; i++) {
@@ -111,7 +111,7 @@ INLINE void queries(const Args &a, u32 t, int g0, const u8 *keys, const u8 *valu
                 int n_pos = to - p0 < 32 ? to - p0 : 32;
 #pragma unroll 4
                 for (int j = 0; j < n_pos; j++) {
-                        const u8 *v = values + (u64)(u32)(p0 + j) * VROW * Value::SIZE;
+                        const u8 *v = values + (u64)(u32)(p0 + j) * VBYTES;
 #pragma unroll
                         for (int n = 0; n < VN; n++) {
                                 float x[4] = {0, 0, 0, 0};
@@ -212,7 +212,7 @@ moe_kernel
         if ((i32)BZ >= parts)
                 return;
         u64 base = ((u64)(u32)((const i32 *)moe_arg(«seq»))[t] * KVH + BY) * a.dim->n_ctx;
-        u8 *keys = (u8 *)moe_arg(«kv») + base * DK * Key::SIZE, *values = (u8 *)moe_arg(«kvv») + base * VROW * Value::SIZE;
+        u8 *keys = (u8 *)moe_arg(«kv») + base * KBYTES, *values = (u8 *)moe_arg(«kvv») + base * VBYTES;
         moe_if(MOE_HALF, 0, «», «rope_table(pos, moe_has(«freqs», «(const float *)moe_arg(«freqs»)», «0»));
         barrier();»)
 moe_has(«k», «        if ((i32)BZ == parts - 1) {
@@ -221,10 +221,10 @@ moe_has(«k», «        if ((i32)BZ == parts - 1) {
                 if (TID < 32) {
                         place_head(k, y, DK, moe_has(«knorm», «(const float *)moe_arg(«knorm»)», «0»), MOE_eps);
                         for (int i = TID; i < DK; i += 32)
-                                Key::put(keys + (u64)(u32)pos * DK * Key::SIZE, i, y[i]);
+                                Key::put(keys + (u64)(u32)pos * KBYTES, i, y[i]);
                 }
                 moe_has(«v», «for (int i = TID; i < DV; i += THREADS)
-                        Value::put(values + (u64)(u32)pos * VROW * Value::SIZE, i, ((const float *)moe_arg(«v»))[((u64)t * KVH + BY) * DV + i]);», «»)
+                        Value::put(values + (u64)(u32)pos * VBYTES, i, ((const float *)moe_arg(«v»))[((u64)t * KVH + BY) * DV + i]);», «»)
         }
 », «»)#pragma unroll 1
         for (int g = 0; g < G; g += GB)

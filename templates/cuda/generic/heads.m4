@@ -52,19 +52,42 @@ INLINE void place_head(const float *x, float *y, int n, const float *w, double e
         warp_barrier();»)
 }
 
-// Usage: moe_cache_row(NAME, TYPE): the struct of NAME's rows in the cache, f16 or f32.
-m4_define(«moe_cache_row», «moe_arity(«moe_cache_row», 2, $#)struct $1 {
-        enum { SIZE = moe_if($2, f32, 4, 2) };
-        static INLINE_IN void put(void *row, int i, float v) { moe_if($2, f32, «((float *)row)[i] = v», «((u16 *)row)[i] = (u16)f32_f16(v)»); }
-        static INLINE_IN float get(const void *row, int i) { return moe_if($2, f32, «((const float *)row)[i]», «f16_f32(((const u16 *)row)[i])»); }
-        // 4 values from i on, i a multiple of 4 in a row of a multiple of 4
+// Usage: moe_cache_row(NAME, TYPE, WIDTH): the struct of NAME's rows in the cache, of WIDTH values of f16, f32 or q8_0
+// (ir/types.h: kv_row_bytes). put: by whole warps, of 32 neighbouring values from a multiple of 32 on where that is q8_0.
+// get4: 4 values from i on, i a multiple of 4 in a row of a multiple of 4.
+m4_define(«moe_cache_row», «moe_arity(«moe_cache_row», 3, $#)struct $1 {moe_cache_$2(«$3»)};
+»)m4_dnl
+m4_define(«moe_cache_f32», «
+        static INLINE_IN void put(void *row, int i, float v) { ((float *)row)[i] = v; }
+        static INLINE_IN float get(const void *row, int i) { return ((const float *)row)[i]; }
+        static INLINE_IN F4 get4(const void *row, int i) { return *(const F4 *)((const float *)row + i); }
+»)m4_dnl
+m4_define(«moe_cache_f16», «
+        static INLINE_IN void put(void *row, int i, float v) { ((u16 *)row)[i] = (u16)f32_f16(v); }
+        static INLINE_IN float get(const void *row, int i) { return f16_f32(((const u16 *)row)[i]); }
         static INLINE_IN F4 get4(const void *row, int i)
         {
-moe_if($2, f32, «                return *(const F4 *)((const float *)row + i);
-», «                struct alignas(8) U2 { u32 x, y; };
+                struct alignas(8) U2 { u32 x, y; };
                 U2 v = *(const U2 *)((const u16 *)row + i);
                 F4 f = {f16_f32(v.x & 0xffff), f16_f32(v.x >> 16), f16_f32(v.y & 0xffff), f16_f32(v.y >> 16)};
                 return f;
-»)        }
-};
-»)
+        }
+»)m4_dnl
+m4_define(«moe_cache_q8_0», «
+        static INLINE_IN u16 *scale(const void *row, int i) { return (u16 *)((u8 *)row + $1) + i / 32; }
+        static INLINE_IN void put(void *row, int i, float v)
+        {
+                float d = warp_max(abs1(v)) / 127.0f, by = d < 1.17549435e-38f ? 0.0f : 1.0f / d;
+                ((i8 *)row)[i] = (i8)nearest(mul1(v, by));
+                if (i % 32 == 0)
+                        *scale(row, i) = (u16)f32_f16(d);
+        }
+        static INLINE_IN float get(const void *row, int i) { return mul1((float)((const i8 *)row)[i], f16_f32(*scale(row, i))); }
+        static INLINE_IN F4 get4(const void *row, int i)
+        {
+                u32 v = *(const u32 *)((const u8 *)row + i);
+                float d = f16_f32(*scale(row, i));
+                F4 f = {mul1((float)(i8)v, d), mul1((float)(i8)(v >> 8), d), mul1((float)(i8)(v >> 16), d), mul1((float)(i8)(v >> 24), d)};
+                return f;
+        }
+»)m4_dnl

@@ -1,12 +1,12 @@
 // kv_append: keys (normed, rotated) and values of every token into the cache, at the token's sequence and position.
 //
-// k f32 [T, KVH * DK]; v f32 [T, KVH * DV]; planes [n_seq, KVH, n_ctx, DK] and [.., DV]. A block: one head of one token.
+// k f32 [T, KVH * DK]; v f32 [T, KVH * DV]; planes [n_seq, KVH, n_ctx] rows of DK and DV. A block: one head of one token.
 // 128 threads. Grid: T, KVH.
 m4_include(«prelude.m4»)
 m4_include(«heads.m4»)
 enum { KVH = MOE_KVH, DK = MOE_DK, DV = MOE_DV };
-moe_cache_row(«Key», MOE_KTYPE)
-moe_has(«v», «moe_cache_row(«Value», MOE_VTYPE)», «»)
+moe_cache_row(«Key», MOE_KTYPE, MOE_DK)
+moe_has(«v», «moe_cache_row(«Value», MOE_VTYPE, MOE_DV)», «»)
 __shared__ float key[DK];
 
 moe_kernel
@@ -22,8 +22,8 @@ moe_kernel
         if (TID < 32) {
                 place_head((const float *)moe_arg(«k») + ((u64)t * KVH + BY) * DK, key, DK, moe_has(«norm», «(const float *)moe_arg(«norm»)», «0»), MOE_eps);
                 for (int i = TID; i < DK; i += 32)
-                        Key::put((u8 *)moe_arg(«kv») + row * DK * Key::SIZE, i, key[i]);
+                        Key::put((u8 *)moe_arg(«kv») + row * MOE_KBYTES, i, key[i]);
         }
         moe_has(«v», «for (int i = TID; i < DV; i += THREADS)
-                Value::put((u8 *)moe_arg(«kvv») + row * DV * Value::SIZE, i, ((const float *)moe_arg(«v»))[((u64)t * KVH + BY) * DV + i]);», «»)
+                Value::put((u8 *)moe_arg(«kvv») + row * MOE_VBYTES, i, ((const float *)moe_arg(«v»))[((u64)t * KVH + BY) * DV + i]);», «»)
 }
