@@ -198,15 +198,22 @@ static bool can_norm(const Fuse *f, u32 n, Ref x)
         return false;
 }
 
+static bool rounds(const Fuse *f, u32 n, Ref x);
+
+/* Whether the norm's value is unnecessary once n redoes it: all others redo it, too, or round it, which takes
+ * the norm with it. */
 static bool norm_guard(const Fuse *f, u32 n, u32 norm)
 {
-        const Users *u = rw_users(f->r, result(f, norm));
-        (void)n;
-        if (!f->opt->dup_norm || !whole_rows(f, norm) || u->rets)
+        Ref x = result(f, norm);
+        const Users *u = rw_users(f->r, x);
+        bool route = f->opt->route_norm && node_of(f, n)->op == OP_route && can_norm(f, n, x);
+        if ((!f->opt->dup_norm && !route) || !whole_rows(f, norm) || u->rets)
                 return false;
-        for (u32 i = 0; i < u->n; i++)
-                if (!can_norm(f, u->node[i], result(f, norm)))
+        for (u32 i = 0; i < u->n; i++) {
+                bool rounded = node_of(f, u->node[i])->op == OP_quantize || rounds(f, u->node[i], x);
+                if (!can_norm(f, u->node[i], x) || (!f->opt->dup_norm && u->node[i] != n && !rounded))
                         return false;
+        }
         return true;
 }
 

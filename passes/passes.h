@@ -22,6 +22,7 @@
  *   act        enum Act, given as its word; products of weights of kind QUANT round activations so
  *   grouped    the experts' work is grouped by expert: for steps of many tokens
  *   dup_norm   a norm is redone by each of its consumers, if that makes its value unnecessary
+ *   route_norm the same for route and quantize alone
  *   quantize   activations are rounded by a node of their own, not by each product again
  *   round_attend  attend rounds its result where a product alone takes it and would
  *   fuse_kv    attend appends keys and values itself
@@ -33,6 +34,7 @@
         O(act, ACT_q8, qmatmul)                                                                              \
         O(grouped, 1, experts)                                                                               \
         O(dup_norm, 1, fuse)                                                                                 \
+        O(route_norm, 1, fuse)                                                                               \
         O(quantize, 1, fuse)                                                                                 \
         O(round_attend, 1, fuse)                                                                             \
         O(fuse_kv, 1, fuse)                                                                                  \

@@ -33,7 +33,7 @@ return {
                         name = "batch", max_tok = 64, max_out = 64,
                         passes = {
                                 "fold", "dce", "experts grouped", "qmatmul",
-                                "fuse quantize round_attend route_max=4194304",
+                                "fuse quantize round_attend route_norm route_max=4194304",
                                 "layout split", "order", "buffers",
                         },
                 },
