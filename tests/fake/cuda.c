@@ -96,6 +96,14 @@ static void ask(Task t)
         static int name args                                                                                 \
         {                                                                                                    \
                 CALLED;
+/* What gives something back does so even where it fails, as a device that is lost keeps nothing. */
+#define DROP(name, args, what)                                                                               \
+        static int name args                                                                                 \
+        {                                                                                                    \
+                int rc_ = called(__func__);                                                                  \
+                drop(what);                                                                                  \
+                return rc_;                                                                                  \
+        }
 SAME(cuInit, (u32 flags))
 return flags ? 1 : fake.init;
 }
@@ -151,18 +159,14 @@ if (n > fake.memory - fake.used)
 fake.live++;
 return CU_OK;
 }
-SAME(cuMemFree, (CuPtr p))
-return drop((void *)(uintptr_t)p);
-}
+DROP(cuMemFree, (CuPtr p), (void *)(uintptr_t)p)
 SAME(cuMemHostAlloc, (void **p, size_t n, u32 flags))
 (void)flags;
 *p = malloc(n);
 fake.live++;
 return CU_OK;
 }
-SAME(cuMemFreeHost, (void *p))
-return drop(p);
-}
+DROP(cuMemFreeHost, (void *p), p)
 SAME(cuMemcpyHtoDAsync, (CuPtr p, const void *q, size_t n, CuStream *s))
 ask((Task){.stream = s, .to = (void *)(uintptr_t)p, .from = q, .bytes = n});
 return CU_OK;
@@ -187,9 +191,7 @@ SAME(cuStreamCreate, (CuStream * *s, u32 flags))
 (void)flags;
 return make(s);
 }
-SAME(cuStreamDestroy, (CuStream * s))
-return drop(s);
-}
+DROP(cuStreamDestroy, (CuStream * s), s)
 SAME(cuStreamSynchronize, (CuStream * s))
 wait_for(s);
 return CU_OK;
@@ -223,20 +225,14 @@ if (fake.on_graph)
         fake.on_graph(made(x)->draws ? drawing : NULL);
 return CU_OK;
 }
-SAME(cuGraphExecDestroy, (CuGraphExec * x))
-return drop(x);
-}
-SAME(cuGraphDestroy, (CuGraph * g))
-return drop(g);
-}
+DROP(cuGraphExecDestroy, (CuGraphExec * x), x)
+DROP(cuGraphDestroy, (CuGraph * g), g)
 SAME(cuModuleLoadData, (CuModule * *m, const void *image))
 if (memcmp(image, "code", 4) != 0)
         return CU_INVALID_IMAGE;
 return make(m);
 }
-SAME(cuModuleUnload, (CuModule * m))
-return drop(m);
-}
+DROP(cuModuleUnload, (CuModule * m), m)
 SAME(cuModuleGetFunction, (CuFunction * *f, CuModule *m, const char *name))
 (void)m;
 *f = (CuFunction *)(uintptr_t)name;
@@ -281,9 +277,7 @@ SAME(cuEventCreate, (CuEvent * *e, u32 flags))
 (void)flags;
 return make(e);
 }
-SAME(cuEventDestroy, (CuEvent * e))
-return drop(e);
-}
+DROP(cuEventDestroy, (CuEvent * e), e)
 SAME(cuEventRecord, (CuEvent * e, CuStream *s))
 (void)s;
 made(e)->ms = clock_ms;
