@@ -60,7 +60,6 @@ enum {
         D(cuMemFreeHost, (void *))                                                                           \
         D(cuMemcpyHtoDAsync, (CuPtr, const void *, size_t, CuStream *))                                      \
         D(cuMemcpyDtoHAsync, (void *, CuPtr, size_t, CuStream *))                                            \
-        D(cuMemcpyDtoDAsync, (CuPtr, CuPtr, size_t, CuStream *))                                             \
         D(cuMemsetD8Async, (CuPtr, u8, size_t, CuStream *))                                                  \
         D(cuStreamCreate, (CuStream **, u32))                                                                \
         D(cuStreamDestroy, (CuStream *))                                                                     \
@@ -80,7 +79,6 @@ enum {
         D(cuEventCreate, (CuEvent **, u32))                                                                  \
         D(cuEventDestroy, (CuEvent *))                                                                       \
         D(cuEventRecord, (CuEvent *, CuStream *))                                                            \
-        D(cuEventSynchronize, (CuEvent *))                                                                   \
         D(cuEventElapsedTime, (float *, CuEvent *, CuEvent *))
 
 typedef struct Driver {
