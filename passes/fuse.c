@@ -198,7 +198,12 @@ static bool can_norm(const Fuse *f, u32 n, Ref x)
         return false;
 }
 
-static bool rounds(const Fuse *f, u32 n, Ref x);
+static bool rounds(const Fuse *f, u32 n, Ref x)
+{
+        const Node *d = node_of(f, n);
+        return op_info(d->op)->attr[A_act] && attr_i(d, A_act) == ACT_q8 && in_get(d, S_x) == x &&
+               !has(f, n, S_norm);
+}
 
 /* Whether the norm's value is unnecessary once n redoes it: all others redo it, too, or round it, which takes
  * the norm with it. */
@@ -206,7 +211,7 @@ static bool norm_guard(const Fuse *f, u32 n, u32 norm)
 {
         Ref x = result(f, norm);
         const Users *u = rw_users(f->r, x);
-        bool route = f->opt->route_norm && node_of(f, n)->op == OP_route && can_norm(f, n, x);
+        bool route = f->opt->route_norm && node_of(f, n)->op == OP_route;
         if ((!f->opt->dup_norm && !route) || !whole_rows(f, norm) || u->rets)
                 return false;
         for (u32 i = 0; i < u->n; i++) {
@@ -233,13 +238,6 @@ static bool norm_quantize_guard(const Fuse *f, u32 n, u32 norm)
 }
 
 /* ---- quantize: one rounding for all who round ---- */
-
-static bool rounds(const Fuse *f, u32 n, Ref x)
-{
-        const Node *d = node_of(f, n);
-        return op_info(d->op)->attr[A_act] && attr_i(d, A_act) == ACT_q8 && in_get(d, S_x) == x &&
-               !has(f, n, S_norm);
-}
 
 /* How many products round x, and the first of them. */
 static u32 rounding(const Fuse *f, Ref x, u32 *first)
