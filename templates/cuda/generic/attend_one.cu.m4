@@ -2,7 +2,7 @@
 // queries' norm and rotation, and, given k, its own keys and values appended.
 //
 // q f32 [1, HEADS * DK]; out f32 or q8 [1, HEADS * DV]; planes as kv_append's, f16. A warp takes 16 positions of one key head and
-// its G <= 8 query heads at a time, straight to registers: scores as queries (16 rows: 8 heads rounded to f16, and what the
+// its G <= 8 query heads at a time, keys straight to registers, values through shared memory: scores as queries (16 rows: 8 heads rounded to f16, and what the
 // rounding left) times keys, then weights (split the same way) times values, under a running maximum (online softmax: Milakov and
 // Gimelshein 2018). In the products over a head's width the lanes take 8 neighbouring values as their part of two steps: an order
 // of summation like any other, and a load of 16 bytes. The next tile's keys are on their way while the values are multiplied.
