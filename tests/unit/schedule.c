@@ -11,9 +11,11 @@
 #include <cmocka.h> /* last: its fail is a macro */
 
 #define DECODE                                                                                               \
-        "fold, dce, experts, qmatmul act=q8, fuse dup_norm fuse_kv route_max=4194304, layout split, order, " \
+        "fold, dce, experts, qmatmul act=q8, fuse dup_norm fuse_kv round_attend "                            \
+        "route_max=4194304, layout split, order, buffers"
+#define PREFILL                                                                                              \
+        "fold, dce, experts grouped, qmatmul act=q8, fuse quantize round_attend, layout split, order, "      \
         "buffers"
-#define PREFILL "fold, dce, experts grouped, qmatmul act=q8, fuse quantize, layout split, order, buffers"
 
 static int setup(void **state)
 {
