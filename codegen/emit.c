@@ -201,18 +201,16 @@ static void put_launch(Emit *m, u32 phase, u32 node)
         const Graph *g = m->in->phase[phase].g;
         const Node *n = &g->node[node];
         const Sel *s = emit_sel(m, phase, node);
-        i64 layer = attr_i(n, A_layer);
-        const char *op = op_info(n->op)->name;
         PlanLaunch l = {
                 .kernel = m->kern[phase][node], .node = node, .n_arg = s->n_arg, .trigger = s->trigger};
-        l.label = plan_add_str(
-                &m->w, layer < 0 ? op : arena_fmt(m->arena, "blk.%lld.%s", (long long)layer, op));
+        const char *label = launch_label(m->arena, n);
+        l.label = plan_add_str(&m->w, label);
         l.arg = (u32)(m->w.section[PLAN_ARG].len / sizeof(PlanArg));
         for (u32 i = 0; i < s->n_arg; i++) {
                 PlanArg a = plan_arg(m, g, &s->arg[i]);
                 plan_add(&m->w, PLAN_ARG, &a, sizeof a);
                 if (s->arg[i].early && i >= 32)
-                        die("%s: argument %u is read early: the plan has 32 bits for that", op, i);
+                        die("%s: argument %u is read early: the plan has 32 bits for that", label, i);
                 if (s->arg[i].early)
                         l.early |= 1u << i;
         }

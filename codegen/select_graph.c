@@ -35,7 +35,7 @@ static Touch touch_input(u32 i, bool write)
         return (Touch){.space = TOUCH_INPUT, .value = i, .at = i, .bytes = 1, .write = write};
 }
 
-static const char *label(Arena *a, const Node *n)
+const char *launch_label(Arena *a, const Node *n)
 {
         const char *op = op_info(n->op)->name;
         i64 layer = attr_i(n, A_layer);
@@ -46,7 +46,7 @@ static Launch launch_of(Arena *a, const Graph *g, u32 node, const Sel *s)
 {
         const Node *n = &g->node[node];
         Touch *room = NEWN(a, Touch, n->nin + n->nout + 1);
-        Launch l = {.label = label(a, n), .trigger = s->trigger, .touch = room};
+        Launch l = {.label = launch_label(a, n), .trigger = s->trigger, .touch = room};
         bool early[N_SLOT + 1] = {false};
         for (u32 i = 0; i < s->n_arg; i++)
                 early[s->arg[i].slot] |= s->arg[i].early;
