@@ -1,14 +1,14 @@
-/* How CUDA cuts products of several tokens for tensor cores (templates OP_many): a warp has two tiles of 16
- * rows; MW warps of a block have other rows, KW share their rows' K.
+/* How CUDA cuts products of several tokens for tensor cores (templates OP_many): blocks of two groups of four
+ * warps have 64 rows of weights each.
  *
- * Facts beside those of select_cuda.c: MW, KW; DEPTH, pieces of 256 values of each row that are on their way
- * at a time; BLOCKS, of THREADS threads a processor, for which there must be registers; SPLIT, blocks that
- * take an expert's tiles of NT tokens in turns. */
+ * Facts beside those of select_cuda.c: BLOCKS, of THREADS threads a processor, for which there must be
+ * registers; CLUSTER, blocks that share their rows' K where there are few rows; SPLIT, blocks that take an
+ * expert's tiles of NT tokens in turns. */
 #include "codegen/select_part.h"
 
 #define FEW    64  /* tokens: up to here weights' bytes are what takes the time */
-#define VALUES 256 /* of K, a step */
-#define BLOCKS 3   /* a processor */
+#define VALUES 256 /* of K, a piece of weights */
+#define BLOCKS 2   /* a processor */
 
 /* Whole pieces of 16 bytes of every row of x and of its scales. */
 static bool product_fits(const Ctx *c, Slot weight)
@@ -36,31 +36,34 @@ bool many_fits(const Ctx *c)
         }
 }
 
-/* Warps that share K where there are few tokens, so that more of the processors have something to read. */
+/* Blocks that share K, so that all processors have something to read. */
 static i64 share_k(const Ctx *c)
 {
-        i64 steps = sel_tiles(sel_last(c, S_x), VALUES);
-        return steps % 4 == 0 || steps > 4 ? 4 : steps;
+        i64 blocks = sel_matmul_tiles(c), pieces = sel_tiles(sel_last(c, S_x), VALUES), n = 1;
+        while (n < 8 && 2 * n <= pieces && 2 * n * blocks <= BLOCKS * PROCESSORS)
+                n *= 2;
+        return n;
 }
 
 void many_begin(Ctx *c)
 {
-        bool few = c->g->max[DIM_n_tok] <= FEW, matmul = c->n->op == OP_matmul;
+        bool few = c->g->max[DIM_n_tok] <= FEW;
         c->k->op = arena_fmt(c->k->arena, "%s_many", c->k->op);
         c->s->flags = PLAN_F16;
         if (c->n->op == OP_attend) {
                 attend_begin_many(c);
                 return;
         }
-        i64 kw = few ? share_k(c) : 1, mw = few ? 1 : 4;
-        c->s->threads = (u32)(32 * mw * kw);
-        c->tile = !few ? 64 : matmul ? 32 : 16;
-        c->rows = 32 * mw;
-        c->cols = 16 * mw;
-        key_int(c->k, "MW", mw);
-        key_int(c->k, "KW", kw);
-        key_int(c->k, "DEPTH", few ? 2 : 0);
+        c->s->threads = 256;
+        c->tile = 64;
+        c->rows = 128;
+        c->cols = 64;
         key_int(c->k, "BLOCKS", BLOCKS);
+        i64 cluster = few && c->n->op == OP_matmul ? share_k(c) : 1;
+        if (cluster > 1) {
+                key_int(c->k, "CLUSTER", cluster);
+                sel_grid(c, 2, DIM_const, cluster, 1);
+        }
 }
 
 void many_grid(Ctx *c)

@@ -1,95 +1,139 @@
-// Products of rows of weights with many tokens, on tensor cores: the weights' rows are the 16 of an m16n8k16, tokens the 8.
-// A warp has two tiles of 16 rows (gate and up; or 32 rows of one weight). A lane loads whole units of its two rows in each, as
-// quant/ has them, so the order of summation is the one that those units give: in step i of a unit, the four lanes of a row put in
-// the four codes of word i each; in a word, codes 0 2 come before 1 3. Codes become f16 exactly, then scaled with one rounding.
+// Products of rows of weights with many tokens, on tensor cores: 128 rows a block, 64 for each group of four warps, are the rows of the
+// product, up to NT tokens its columns, K goes by in steps of 64 values. Weights go from their quantised form straight to the
+// fragments of the product: a lane has whole units of its two rows, as quant/ has them, and the order of summation is the one that
+// those units give: in product i of a step, the four lanes of a row put in the four codes of word i each; in a word, codes 0 2 come
+// before 1 3. The tokens' values lie in shared memory in that order, the next step's beside those that are being multiplied.
 //
-// The tokens' activations, q8, become f16 in shared memory, CK values of K at a time for each of the KW warps that share the rows'
-// K. Each token's are scaled by a power of two, so that its largest are about 2^15: undone in the sums, which are f32.
-// MW warps have other rows; their sums over K meet in a fixed order.
-enum { MW = MOE_MW, KW = MOE_KW, NT = MOE_NT, DEPTH = MOE_DEPTH, CK = 256, PITCH = CK / 8 + 4 };
+// Codes are f16 exactly, and so are they less the type's CENTRE. A scale is the sum of two f16, so that code * scale - minimum is
+// rounded once. Each token's values are scaled by a power of two, so that its largest are about 2^15: undone in the sums, which are f32.
+//
+// Weights are fetched into L2 FAR pieces of 256 values ahead, and into registers as soon as the piece before them is used up.
+enum { NT = MOE_NT, CK = 256, STEP = 64, STEPS = CK / STEP, GROUP = THREADS / 2, FAR = 2 };
 #define UP   64.0f // what weights are multiplied by: f16 has all its bits for scales down to 2^-20
 #define DOWN (1 / UP)
 m4_define(«MOE_act», «q8»)m4_dnl
 m4_include(«product.m4»)
+// ORDERS: in how many orders the block's weights want the tokens' values; each group of warps its own where that is 2.
+enum { ORDERS = moe_orders };
+
+// Usage: moe_weights(TYPE): the fragment of TYPE, and the same which fetches into L2 what the other one loads.
+template <class W> struct Ahead;
+m4_define(«moe_weights», «moe_arity(«moe_weights», 1, $#)moe_quant($1)m4_ifdef(«moe_ahead_$1», «», «m4_define(«moe_ahead_$1»)moe_ahead_loads
+namespace fetched {
+m4_include(«quant/$1.m4»)}
+template <> struct Ahead<$1> { typedef fetched::$1 Type; };
+moe_loads»)»)m4_dnl
+m4_define(«moe_loads», «#undef W16
+#undef K16
+#undef W4
+#undef W2
+#undef W1
+#define W16(p) load16(p)
+#define K16(p) kept16(p)
+#define W4(p) kept4(p)
+#define W2(p) kept2(p)
+#define W1(p) kept1(p)
+»)m4_dnl
+m4_define(«moe_ahead_loads», «#undef W16
+#undef K16
+#undef W4
+#undef W2
+#undef W1
+#define W16(p) fetched16(p)
+#define K16(p) fetched16(p)
+#define W4(p) 0
+#define W2(p) 0
+#define W1(p) 0
+»)m4_dnl
+INLINE U4 fetched16(const void *p)
+{
+        ahead(p);
+        return U4{0, 0, 0, 0};
+}
 
 struct Tokens {
-        U4 x[KW][NT][PITCH];
+        alignas(128) U4 x[2][ORDERS][NT * STEP / 8];
         float by[NT], back[NT];
         u32 row[NT]; // of x
 };
 
-// Of a token's 32 pieces of 8 values, where half h of group g lies. Eight lanes that read at once want the same half of two tokens
-// (PITCH apart) and of four groups, which differ, by the type, in bits 3 2, 3 1, 3 0, 2 1 or 1 0: they meet eight banks.
-INLINE int place_of(int g, int h)
-{
-        int b0 = g & 1, b1 = g >> 1 & 1, b2 = g >> 2 & 1, b3 = g >> 3 & 1;
-        return b3 << 4 | h << 3 | b0 << 2 | (b3 ^ b1) << 1 | (b2 ^ b1 ^ b0);
-}
+// All threads of the block, from wherever they come.
+INLINE void meet() { part_barrier(1, THREADS); }
 
-// Codes 0 2 and 1 3 of a word: 1024 + code is the f16 whose low bits the code is; signed ones with 128 more.
-template <bool SIGNED> INLINE void halves(u32 w, u32 &even, u32 &odd)
+// Codes 0 2 and 1 3 of a word, less ZERO: 1024 + code is the f16 whose low bits the code is; signed codes with 128 more.
+template <int ZERO, bool SIGNED> INLINE void halves(u32 w, u32 &even, u32 &odd)
 {
         if (SIGNED)
                 w ^= 0x80808080;
-        even = sub_f16x2((w & 0x00ff00ff) | 0x64006400, SIGNED ? 0x64806480 : 0x64006400);
-        odd = sub_f16x2((w >> 8 & 0x00ff00ff) | 0x64006400, SIGNED ? 0x64806480 : 0x64006400);
+        even = sub_f16x2((w & 0x00ff00ff) | 0x64006400, 0x64006400 + ZERO * 0x10001);
+        odd = sub_f16x2((w >> 8 & 0x00ff00ff) | 0x64006400, 0x64006400 + ZERO * 0x10001);
 }
-
-// What a lane holds of 16 rows' CK values.
-template <class W, int K> struct Piece {
-        enum { V = CK / 4 / W::UNIT, UNITS = K / W::UNIT };
-        W w[V][2];
-        INLINE_IN void load(const u8 *const (&row)[2], int chunk)
+// A scale as two f16, and what is taken off behind it, each twice.
+struct Factor {
+        u32 high, low, less;
+        INLINE_IN void set(float s, float m)
         {
-                int from = here(chunk * (CK / W::UNIT) + TID % 4);
+                high = pack_f16(s, s);
+                float rest = s - f16_f32(high & 0xffff);
+                low = pack_f16(rest, rest);
+                less = pack_f16(-m, -m);
+        }
+        template <bool MIN> INLINE_IN u32 of(u32 code) const { return fma_f16x2(code, high, MIN ? fma_f16x2(code, low, less) : mul_f16x2(code, low)); }
+};
+
+// A thread's two rows of weights, CK values of them in registers.
+template <class W, int K> struct Rows {
+        enum { PIECES = (K + CK - 1) / CK, V = CK / 4 / W::UNIT, UNITS = K / W::UNIT, G = W::UNIT / 16 };
+        const u8 *row[2];
+        W w[V][2];
+        // Of n rows from base on, those that the product gives this thread from `first` on; or the last one again.
+        INLINE_IN void at(const u8 *base, int first, int n)
+        {
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                        int i = first + TID % GROUP / 32 * 16 + 8 * r + TID % 32 / 4;
+                        row[r] = base + (u64)(u32)(i < n ? i : n - 1) * Row<W, K>::BYTES;
+                }
+        }
+        template <class F> INLINE_IN void get(F (&f)[V][2], int piece) const
+        {
+                int from = here(piece * (CK / W::UNIT) + TID % 4);
 #pragma unroll
                 for (int j = 0; j < V; j++) {
                         int u = from + 4 * j;
-                        u = u < UNITS ? u : UNITS - 1; // behind the row's end the activations are 0
+                        u = u < UNITS ? u : UNITS - 1; // behind the row's end the tokens' values are 0
 #pragma unroll
                         for (int r = 0; r < 2; r++)
-                                w[j][r].template load<K>(row[r], u);
+                                f[j][r].template load<K>(row[r], u);
                 }
         }
-        // x: the chunk's, of the lane's token of the first 8
-        template <int NB> INLINE_IN void times(const U4 *x, float (&acc)[NB][4]) const
+        INLINE_IN void load(int piece) { get(w, piece); }
+        INLINE_IN void fetch(int piece) const
         {
-#pragma unroll
-                for (int j = 0; j < V; j++)
-#pragma unroll
-                        for (int g = 0; g < W::UNIT / 16; g++) {
-                                int u = here(4 * j + TID % 4); // or all groups' codes are made at once and kept
-                                u32 c[2][4], by[2], less[2];
-#pragma unroll
-                                for (int r = 0; r < 2; r++) {
-                                        float s, m;
-                                        w[j][r].group(u, g, c[r], s, m);
-                                        by[r] = pack_f16(UP * s, UP * s);
-                                        less[r] = W::MIN ? pack_f16(-UP * m, -UP * m) : 0;
-                                }
-                                const U4 *at = x + place_of(W::at(u, g), 0);
-#pragma unroll
-                                for (int h = 0; h < 2; h++) {
-                                        u32 f[2][4];
-#pragma unroll
-                                        for (int i = 0; i < 2; i++)
-#pragma unroll
-                                                for (int r = 0; r < 2; r++) {
-                                                        u32 even, odd;
-                                                        halves<!W::MIN>(c[r][2 * h + i], even, odd);
-                                                        f[i][r] = W::MIN ? fma_f16x2(even, by[r], less[r]) : mul_f16x2(even, by[r]);
-                                                        f[i][r + 2] = W::MIN ? fma_f16x2(odd, by[r], less[r]) : mul_f16x2(odd, by[r]);
-                                                }
-#pragma unroll
-                                        for (int n = 0; n < NB; n++) {
-                                                U4 b = at[8 * n * PITCH + 8 * h];
-                                                u32 first[2] = {b.x, b.y}, second[2] = {b.z, b.w};
-                                                mma_f16(acc[n], f[0], first);
-                                                mma_f16(acc[n], f[1], second);
-                                        }
-                                }
-                        }
+                typename Ahead<W>::Type f[V][2];
+                get(f, piece);
         }
+        INLINE_IN void begin(int first, int last)
+        {
+                load(first);
+#pragma unroll
+                for (int p = 1; p <= FAR; p++)
+                        if (first + p < last)
+                                fetch(first + p);
+        }
+        // Words of codes, and what they are multiplied by, of step s of the piece.
+        INLINE_IN void codes(int s, u32 (&c)[2][4], Factor (&by)[2]) const
+        {
+                int j = s / G, g = s % G, u = here(4 * j + TID % 4);
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                        float scale, m;
+                        w[j][r].group(u, g, c[r], scale, m);
+                        by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
+                }
+        }
+        // Which group of 16 values of a row the lane's codes of step s are.
+        static INLINE_IN int place(int piece, int s) { return W::at(piece * (CK / W::UNIT) + s / G * 4 + TID % 4, s % G); }
 };
 
 // x: q8, `rows` rows of K: all codes, then all scales (then their sums).
@@ -97,150 +141,160 @@ template <int K> struct Acts {
         const u8 *q;
         const float *d;
         INLINE_IN Acts(const void *x, u32 rows) : q((const u8 *)x), d((const float *)((const u8 *)x + (u64)rows * K)) {}
-        // What the first n tokens are scaled by.
-        INLINE_IN void weigh(Tokens &t, int n) const
+        // What each of N tokens is scaled by.
+        template <int N> INLINE_IN void weigh(Tokens &t) const
         {
-#pragma unroll 1
-                for (int i = TID / 32; i < n; i += WARPS) {
-                        float top = 0;
-                        for (int k = TID % 32; k < K / 16; k += 32)
-                                top = max1(top, d[(u64)t.row[i] * (K / 16) + (u32)k]);
-                        u32 e = f32_bits(warp_max(top)) >> 23;
-                        e = e < 8 ? 8 : e > 253 ? 253 : e;
-                        if (TID % 32 == 0)
-                                t.by[i] = bits_f32((261 - e) << 23), t.back[i] = bits_f32((e - 7) << 23) * DOWN;
+                enum { LANES = THREADS / N < 32 ? THREADS / N : 32 };
+                int i = TID / LANES;
+                float top = 0;
+                const F4 *p = (const F4 *)(d + (u64)t.row[i] * (K / 16));
+#pragma unroll 8
+                for (int k = TID % LANES; k < K / 64; k += LANES) {
+                        F4 v = p[k];
+                        top = max1(top, max1(max1(v.x, v.y), max1(v.z, v.w)));
+                }
+                for (int m = LANES / 2; m; m /= 2)
+                        top = max1(top, shfl_xor(top, m));
+                u32 e = f32_bits(top) >> 23;
+                e = e < 8 ? 8 : e > 253 ? 253 : e;
+                if (TID % LANES == 0)
+                        t.by[i] = bits_f32((261 - e) << 23), t.back[i] = bits_f32((e - 7) << 23) * DOWN;
+        }
+};
+
+// A thread's part of a step's tokens' values, on their way to shared memory: 16 values of every EACH-th token.
+template <class W, int K, int NB> struct Part {
+        enum { EACH = THREADS / ORDERS / 4, MANY = (8 * NB + EACH - 1) / EACH };
+        U4 q[MANY];
+        float d[MANY];
+        static INLINE_IN int order() { return ORDERS == 1 ? 0 : TID / GROUP; }
+        static INLINE_IN int token(int i) { return i * EACH + TID / 4 % EACH; }
+        static INLINE_IN bool has(int i) { return 8 * NB % EACH == 0 || token(i) < 8 * NB; }
+        INLINE_IN void ask(const Tokens &t, const Acts<K> &x, int piece, int s)
+        {
+                int at = Rows<W, K>::place(piece, s);
+#pragma unroll
+                for (int i = 0; i < MANY; i++) {
+                        U4 none = {0, 0, 0, 0};
+                        bool in = has(i) && at < K / 16;
+                        u32 row = in ? t.row[token(i)] : 0;
+                        q[i] = in ? *(const U4 *)(x.q + (u64)row * K + (u32)at * 16) : none;
+                        d[i] = in ? x.d[(u64)row * (K / 16) + (u32)at] : 0;
                 }
         }
-        // KW chunks from chunk `first` on of the first N tokens.
-        template <int N> INLINE_IN void fill(Tokens &t, int first) const
+        INLINE_IN void put(Tokens &t, int buffer) const
         {
-                enum { MANY = KW * N * (CK / 16) };
-                int tid = here(TID);
-#pragma unroll 4
-                for (int j = 0; j < (MANY + THREADS - 1) / THREADS; j++) {
-                        int i = j * THREADS + tid, g = i % 16, n = i / 16 % N, k = i / 16 / N, at = (first + k) * CK + 16 * g;
-                        if (MANY % THREADS && i >= MANY)
-                                break;
-                        bool in = K % CK == 0 && KW == 1 ? true : at < K;
-                        U4 none = {0, 0, 0, 0}, codes = in ? *(const U4 *)(q + (u64)t.row[n] * K + (u32)at) : none;
-                        float s = in ? d[(u64)t.row[n] * (K / 16) + (u32)at / 16] * t.by[n] : 0;
-                        u32 by = pack_f16(s, s);
-                        U4 v[2];
 #pragma unroll
-                        for (int h = 0; h < 2; h++) {
-                                halves<true>(h ? codes.z : codes.x, v[h].x, v[h].y);
-                                halves<true>(h ? codes.w : codes.y, v[h].z, v[h].w);
-                                v[h].x = mul_f16x2(v[h].x, by), v[h].y = mul_f16x2(v[h].y, by);
-                                v[h].z = mul_f16x2(v[h].z, by), v[h].w = mul_f16x2(v[h].w, by);
-                                t.x[k][n][place_of(g, h)] = v[h];
+                for (int i = 0; i < MANY; i++) {
+                        if (!has(i))
+                                continue;
+                        Factor f;
+                        f.set(d[i] * t.by[token(i)], 0);
+                        u32 *to = (u32 *)&t.x[buffer][order()][token(i)] + TID % 4;
+#pragma unroll
+                        for (int w = 0; w < 4; w++) {
+                                u32 even, odd;
+                                halves<128, true>(word(q[i], w), even, odd);
+                                to[2 * w * 8 * NB * 4] = f.template of<false>(even);
+                                to[(2 * w + 1) * 8 * NB * 4] = f.template of<false>(odd);
                         }
                 }
         }
 };
 
-INLINE int rows_warp() { return TID / 32 % MW; }
-INLINE int k_warp() { return TID / 32 / MW; }
-
-// Two tiles of 16 rows of K values, their first pieces on the way as soon as the rows are known.
-template <class W0, class W1, int K> struct Pair {
-        enum { CHUNKS = (K + CK - 1) / CK };
-        // Pieces of each tile on their way while others are multiplied: as many as there are registers for.
-        enum { BOTH = sizeof(Piece<W0, K>) + sizeof(Piece<W1, K>), D = DEPTH < 2 || BOTH <= 224 ? DEPTH : 1, BUFFERS = D ? D : 1 };
-        const u8 *row[2][2]; // a tile's rows TID % 32 / 4 and 8 more
-        Piece<W0, K> a[BUFFERS];
-        Piece<W1, K> b[BUFFERS];
-        // Rows from `first` on of base; of n, or the last one again.
-        template <class W> INLINE_IN void rows(int tile, const u8 *base, int first, int n)
-        {
+// acc: += the products of the thread's rows, whose first piece is on its way, with 8 NB tokens over pieces first .. last - 1 of K.
+template <class W, int K, int NB> INLINE void times(Rows<W, K> &w, Tokens &t, const Acts<K> &x, int first, int last, float (&acc)[NB][4])
+{
+        Part<W, K, NB> part;
+        part.ask(t, x, first, 0);
+        x.template weigh<8 * NB>(t);
+        meet();
+        part.put(t, 0);
+        part.ask(t, x, first, 1);
+        tile_fence();
+        meet();
+#pragma unroll 1
+        for (int p = first; p < last; p++) {
 #pragma unroll
-                for (int r = 0; r < 2; r++) {
-                        int i = first + 8 * r + TID % 32 / 4;
-                        row[tile][r] = base + (u64)(u32)(i < n ? i : n - 1) * Row<W, K>::BYTES;
+                for (int s = 0; s < STEPS; s++) {
+                        const U4 *from = t.x[s % 2][part.order()];
+                        u32 c[2][4], f[4][4];
+                        Factor by[2];
+                        w.codes(s, c, by);
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+#pragma unroll
+                                for (int r = 0; r < 2; r++) {
+                                        u32 even, odd;
+                                        halves<W::CENTRE, !W::MIN>(c[r][i], even, odd);
+                                        f[i][r] = by[r].template of<(bool)W::MIN>(even);
+                                        f[i][r + 2] = by[r].template of<(bool)W::MIN>(odd);
+                                }
+                                if (i % 2 == 0)
+                                        continue;
+                                tile_begin();
+                                tile_product(acc, f[i - 1], from + (i - 1) * 16 * NB);
+                                tile_product(acc, f[i], from + i * 16 * NB);
+                                tile_end();
+                        }
+                        if (s == 0 && p + 1 + FAR < last)
+                                w.fetch(p + 1 + FAR);
+                        if (s == STEPS - 1 && p + 1 < last)
+                                w.load(p + 1);
+                        part.put(t, (s + 1) % 2);
+                        part.ask(t, x, p + (s + 2) / STEPS, (s + 2) % STEPS);
+                        tile_fence();
+                        tile_wait<0>();
+                        meet();
                 }
         }
-        INLINE_IN void begin()
+}
+// The row and the token of acc[i / 4][i % 4].
+INLINE int row_of(int i) { return TID % GROUP / 32 * 16 + TID % 32 / 4 + i % 4 / 2 * 8; }
+INLINE int token_of(int i) { return i / 4 * 8 + TID % 4 * 2 + i % 2; }
+
+// Which of an expert's pairs a tile has: as few tiles as hold them, of like sizes.
+struct Tile {
+        u32 e, first;
+        int n;
+};
+// Tiles of up to NT pairs over the experts: start[e] is how many those before e have.
+template <int E> struct Tiles {
+        u32 start[E + 1], off[E + 1];
+        INLINE_IN void count(const u32 *from)
         {
-#pragma unroll
-                for (int p = 0; p < D; p++)
-                        if (p * KW + k_warp() < CHUNKS)
-                                a[p].load(row[0], p * KW + k_warp()), b[p].load(row[1], p * KW + k_warp());
-        }
-        // acc[tile][n]: += the products with the 8 NB tokens; the sums over the warps that share them at k_warp() 0.
-        template <int NB> INLINE_IN void times(Tokens &t, const Acts<K> &x, float (&acc)[2][NB][4])
-        {
-                const U4 *at = t.x[k_warp()][TID % 32 / 4];
+                u32 base = 0;
+                for (int e = TID; e <= E; e += THREADS)
+                        off[e] = from[e];
+                meet();
 #pragma unroll 1
-                for (int first = 0; first < CHUNKS; first += BUFFERS * KW)
-#pragma unroll
-                        for (int p = 0; p < BUFFERS; p++) {
-                                int c = first + p * KW + k_warp(), next = c + D * KW;
-                                if (first + p * KW >= CHUNKS)
-                                        break;
-                                if (D == 0 && c < CHUNKS)
-                                        a[p].load(row[0], c);
-                                barrier();
-                                x.template fill<8 * NB>(t, first + p * KW);
-                                barrier();
-                                if (c < CHUNKS)
-                                        a[p].times(at, acc[0]);
-                                if (D && next < CHUNKS)
-                                        a[p].load(row[0], next);
-                                if (D == 0 && c < CHUNKS)
-                                        b[p].load(row[1], c);
-                                if (c < CHUNKS)
-                                        b[p].times(at, acc[1]);
-                                if (D && next < CHUNKS)
-                                        b[p].load(row[1], next);
+                for (int e0 = 0; e0 < E && TID < 32; e0 += 32) {
+                        int e = e0 + TID;
+                        u32 mine = e < E ? (off[e + 1] - off[e] + NT - 1) / NT : 0, upto = mine;
+                        for (int m = 1; m < 32; m *= 2) {
+                                u32 other = shfl(upto, TID - m < 0 ? 0 : TID - m);
+                                upto += TID >= m ? other : 0;
                         }
-                join(t, acc);
+                        if (e < E)
+                                start[e] = base + upto - mine;
+                        base += shfl(upto, 31);
+                }
+                if (TID == 0)
+                        start[E] = base;
+                meet();
         }
-        template <int NB> static INLINE_IN void join(Tokens &t, float (&acc)[2][NB][4])
+        INLINE_IN Tile find(u32 tile) const
         {
-                float *room = (float *)t.x + rows_warp() * (KW - 1) * 256 * NB + TID % 32;
-                barrier();
-                if (KW == 1)
-                        return;
+                u32 e = 0;
 #pragma unroll
-                for (int i = 0; i < 8 * NB; i++)
-                        if (k_warp())
-                                room[((k_warp() - 1) * 8 * NB + i) * 32] = acc[i / 4 / NB][i / 4 % NB][i % 4];
-                barrier();
-#pragma unroll
-                for (int i = 0; i < 8 * NB; i++)
-                        for (int k = 0; k < KW - 1 && k_warp() == 0; k++)
-                                acc[i / 4 / NB][i / 4 % NB][i % 4] += room[(k * 8 * NB + i) * 32];
+                for (u32 step = 1 << 15; step; step /= 2)
+                        if (step < E && e + step < E && start[e + step] <= tile)
+                                e += step;
+                u32 pairs = off[e + 1] - off[e], tiles = start[e + 1] - start[e], each = ((pairs + tiles - 1) / tiles + 7) / 8 * 8;
+                u32 from = (tile - start[e]) * each, left = pairs - from;
+                return {e, off[e] + from, (int)(left < each ? left : each)};
         }
 };
-
-// Tiles of NT pairs over the experts: start[e] is how many those before e have.
-template <int E> INLINE void count_tiles(u32 (&start)[E + 1], const u32 *off)
-{
-        u32 base = 0;
-#pragma unroll 4
-        for (int e0 = 0; e0 < E && TID < 32; e0 += 32) {
-                int e = e0 + TID;
-                u32 mine = e < E ? (off[e + 1] - off[e] + NT - 1) / NT : 0, upto = mine;
-                for (int m = 1; m < 32; m *= 2) {
-                        u32 other = shfl(upto, TID - m < 0 ? 0 : TID - m);
-                        upto += TID >= m ? other : 0;
-                }
-                if (e < E)
-                        start[e] = base + upto - mine;
-                base += shfl(upto, 31);
-        }
-        if (TID == 0)
-                start[E] = base;
-        barrier();
-}
-template <int E> INLINE u32 expert_of(const u32 (&start)[E + 1], u32 tile)
-{
-        u32 e = 0;
-#pragma unroll
-        for (u32 step = 1 << 15; step; step /= 2)
-                if (step < E && e + step < E && start[e + step] <= tile)
-                        e += step;
-        return e;
-}
 
 // Usage: moe_tiles(F, ARGS, N, LEAST, STEP): F<NB> ARGS with as few tiles of 8 tokens as hold N, of LEAST tokens, STEP times that,
 // .., NT. Each size is code of its own, which takes its time to compile.

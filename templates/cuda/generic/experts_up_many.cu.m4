@@ -1,21 +1,21 @@
 // experts_up_many: experts_up in a step of several tokens, on tensor cores: glu(gate_e(x), up_e(x)) of every chosen expert e.
 //
 // x q8 [T, K]; order as sort has it; gate, up split [E, F, K]; out f32 or q8 [T, KTOP, F].
-// A piece of work: PART = 16 MW rows of both matrices times up to NT of one expert's tokens: a touched expert's rows leave the
-// memory once for up to NT tokens, and L2 for more. SPLIT blocks take them in turns. Grid: SPLIT. 32 MW KW threads.
+// A piece of work: PART = 64 rows of gate by one group of warps and the same of up by the other, times up to NT of one expert's
+// tokens: a touched expert's rows leave the memory once for up to NT tokens, and L2 for more. SPLIT blocks take them in turns, each
+// with the next one's first weights on their way before its results go out. Grid: SPLIT. 256 threads, BLOCKS a processor.
 //
-//      H100, Q4_K K 2048, F 768, 8 of 128 experts, microseconds:  2 tokens: 30     64: 191    512: 239    2048: ?
+//      H100, Q4_K K 2048, F 768, 8 of 128 experts, microseconds:  2 tokens: ?     64: ?    512: ?    2048: ?
 m4_include(«prelude.m4»)
+m4_define(«moe_orders», «moe_if(MOE_TYPE_gate, MOE_TYPE_up, 1, 2)»)m4_dnl
 m4_include(«many.m4»)
 m4_include(«glu_fn.m4»)
 enum { K = MOE_K, F = MOE_F, E = MOE_E, KTOP = MOE_KTOP, PART = MOE_PART, PARTS = (F + PART - 1) / PART };
-moe_quant(MOE_TYPE_gate)
-moe_quant(MOE_TYPE_up)
-typedef MOE_TYPE_gate WG;
-typedef MOE_TYPE_up WU;
+moe_weights(MOE_TYPE_gate)
+moe_weights(MOE_TYPE_up)
 struct Shared {
         Tokens t;
-        u32 start[E + 1];
+        Tiles<E> tiles;
         u32 pair[NT]; // where each result goes; over KTOP: its token
         alignas(16) float h[NT][PART + 4];
 };
@@ -27,6 +27,7 @@ INLINE void put(const Args &a, u32 T, int from, int n)
 moe_if(MOE_out, q8, «        u8 *q = (u8 *)moe_arg(«out0»);
         u64 rows = (u64)T * KTOP;
         float *d = (float *)(q + rows * F), *s = d + rows * (F / 16);
+#pragma unroll 1
         for (int j = 0; j < (n * PART / 4 + THREADS - 1) / THREADS; j++) {
                 int i = j * THREADS + TID, t = i / (PART / 4), at = 4 * (i % (PART / 4));
                 bool in = t < n && from + at < F;
@@ -47,49 +48,84 @@ moe_if(MOE_out, q8, «        u8 *q = (u8 *)moe_arg(«out0»);
         (void)T;
 »)}
 
-template <int NB> INLINE void tile(const Args &a, u32 T, u32 e, u32 at, int n)
-{
-        Pair<WG, WU, K> w;
-        int part = (int)at * PART, from = part + rows_warp() * 16;
-        w.template rows<WG>(0, (const u8 *)moe_arg(«gate») + (u64)e * F * Row<WG, K>::BYTES, from, F);
-        w.template rows<WU>(1, (const u8 *)moe_arg(«up») + (u64)e * F * Row<WU, K>::BYTES, from, F);
-        w.begin();
-        Acts<K> x(moe_arg(«x»), T);
-        x.weigh(sh.t, 8 * NB);
-        float acc[2][NB][4] = {};
-        w.times(sh.t, x, acc);
-        int lane = here(TID % 32);
+// One matrix: gate (group 0) or up.
+template <class W> struct Matrix {
+        const Args &a;
+        const u8 *base;
+        const float *bias; // or 0
+        const u32 *pairs;
+        Rows<W, K> w;
+        // Piece of work `item`: its tile, which of its pairs this thread looks after, and its weights on their way.
+        u32 item, pair;
+        Tile at;
+        INLINE_IN bool ask(u32 i)
+        {
+                item = i;
+                if (item >= sh.tiles.start[E] * PARTS)
+                        return false;
+                at = sh.tiles.find(item / PARTS);
+                pair = pairs[at.first + (u32)(TID < at.n ? TID : at.n - 1)];
+                w.at(base + (u64)at.e * F * Row<W, K>::BYTES, (int)(item % PARTS) * PART, F);
+                w.begin(0, Rows<W, K>::PIECES);
+                return true;
+        }
+        // The work that was asked for; then asks for the next.
+        template <int NB> INLINE_IN void tile(u32 T)
+        {
+                float acc[NB][4] = {};
+                Acts<K> x(moe_arg(«x»), T);
+                times(w, sh.t, x, 0, Rows<W, K>::PIECES, acc);
+                int part = (int)(item % PARTS) * PART, n = at.n;
+                u32 e = at.e;
+                ask(item + MOE_SPLIT);
 #pragma unroll
-        for (int i = 0; i < 4 * NB; i++) {
-                int t = i / 4 * 8 + lane % 4 * 2 + i % 2, r = lane / 4 + i % 4 / 2 * 8;
-                float g = acc[0][i / 4][i % 4] * sh.t.back[t], u = acc[1][i / 4][i % 4] * sh.t.back[t];
-                if (k_warp() == 0 && from + r < F) {
-                        moe_has(«gate_b», «g += ((const float *)moe_arg(«gate_b»))[(u64)e * F + (u32)(from + r)];», «»)
-                        moe_has(«up_b», «u += ((const float *)moe_arg(«up_b»))[(u64)e * F + (u32)(from + r)];», «»)
-                        sh.h[t][from + r - part] = glu(g, u);
+                for (int g = 1; g >= 0; g--) {
+                        for (int i = 0; i < 4 * NB; i++) {
+                                int t = token_of(i), r = row_of(i);
+                                float y = acc[i / 4][i % 4] * sh.t.back[t];
+                                if (TID / GROUP != g || part + r >= F)
+                                        continue;
+                                if (bias)
+                                        y += bias[(u64)e * F + (u32)(part + r)];
+                                sh.h[t][r] = g ? y : glu(y, sh.h[t][r]);
+                        }
+                        meet();
+                }
+                put(a, T, part, n);
+        }
+        INLINE_IN void run(u32 T)
+        {
+                bool more = ask(BX);
+#pragma unroll 1
+                while (more) {
+                        if (TID < NT)
+                                sh.pair[TID] = pair, sh.t.row[TID] = pair / KTOP;
+                        meet();
+                        int n = at.n;
+                        moe_tiles(«tile», «(T)», «n», 16, 2)
+                        more = item < sh.tiles.start[E] * PARTS;
+                        meet();
                 }
         }
-        barrier();
-        put(a, T, part, n);
-}
+};
 
 moe_kernel
 {
         moe_trigger(first);
         pdl_wait();
         u32 T = a.dim->n_tok;
-        const u32 *off = (const u32 *)moe_arg(«order»), *pairs = off + E + 1;
-        count_tiles<E>(sh.start, off);
-#pragma unroll 1
-        for (u32 item = BX; item < sh.start[E] * PARTS; item += MOE_SPLIT) {
-                u32 e = expert_of<E>(sh.start, item / PARTS), end = off[e + 1], i = off[e] + (item / PARTS - sh.start[e]) * NT;
-                int n = (int)(end - i < NT ? end - i : NT);
-                barrier();
-                for (u32 t = (u32)TID; t < NT; t += THREADS) {
-                        sh.pair[t] = pairs[i + t < end ? i + t : end - 1];
-                        sh.t.row[t] = sh.pair[t] / KTOP;
-                }
-                barrier();
-                moe_tiles(«tile», «(a, T, e, item % PARTS, n)», «n», m4_ifelse(m4_eval(MOE_NT > 16), 1, 16, 8), 2)
+        const u32 *off = (const u32 *)moe_arg(«order»);
+        sh.tiles.count(off);
+        const u8 *gate = (const u8 *)moe_arg(«gate»), *up = (const u8 *)moe_arg(«up»);
+        const float *gate_b = moe_has(«gate_b», «(const float *)moe_arg(«gate_b»)», 0), *up_b = moe_has(«up_b», «(const float *)moe_arg(«up_b»)», 0);
+        bool first = TID < GROUP;
+m4_ifelse(moe_orders, 1, «        Matrix<MOE_TYPE_gate> m = {a, first ? gate : up, first ? gate_b : up_b, off + E + 1};
+        m.run(T);
+», «        if (first) {
+                Matrix<MOE_TYPE_gate> m = {a, gate, gate_b, off + E + 1};
+                m.run(T);
+        } else {
+                Matrix<MOE_TYPE_up> m = {a, up, up_b, off + E + 1};
+                m.run(T);
         }
-}
+»)}

@@ -1,17 +1,20 @@
 // matmul_many: matmul in a step of several tokens, on tensor cores: out[i] = res + x * w[i] + bias[i], one result a weight.
 //
 // x q8 [T, K]; w[i] split [N_i, K]; out[i] f32 [T, N_i]; res f32 [T, N_0] (one weight only), may be out[0] itself.
-// A block: RPB = 32 MW rows of one weight, up to NT tokens; the first pieces of its rows are on their way before the wait.
-// Grid: sum over i of ceil(N_i / RPB), then ceil(ROWS / NT). 32 MW KW threads.
+// A block: RPB = 128 rows of one weight, up to NT tokens; the first pieces of its rows are on their way before the wait. Where rows
+// are too few for all processors, the CLUSTER blocks of a cluster share their rows' K, and sum in the order of their ranks.
+// Grid: sum over i of ceil(N_i / RPB), then ceil(ROWS / NT), then CLUSTER. 256 threads, BLOCKS a processor.
 //
-//      H100, Q4_K K 2048, microseconds:     N 5120, 2 tokens: 19   512: 90      Q6_K N 151936, 2 tokens: 318
+//      H100, Q4_K K 2048, microseconds:     N 5120, 2 tokens: ?   512: ?      Q6_K N 151936, 2 tokens: ?
 m4_include(«prelude.m4»)
+m4_define(«moe_orders», 1)m4_dnl
 m4_include(«many.m4»)
 m4_include(«types.m4»)
 enum { K = MOE_K, RPB = MOE_RPB };
-moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_quant(moe_fact(«TYPE_w», I))»)
+moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_weights(moe_fact(«TYPE_w», I))»)
 struct Shared {
         Tokens t;
+        float sum[CLUSTER > 1 ? NT / 2 : 1][THREADS];
 };
 SHARED(Shared)
 
@@ -22,42 +25,62 @@ struct To {
         int n;
 };
 
-template <int NB, class W> INLINE void tile(Pair<W, W, K> &w, const Acts<K> &x, const To &to, int from, u32 t0, u32 T)
+// A result of row r and the tile's token t.
+INLINE void put(const To &to, int r, int t, u32 t0, u32 T, float y)
 {
-        x.weigh(sh.t, 8 * NB);
-        float acc[2][NB][4] = {};
-        w.times(sh.t, x, acc);
-        int lane = here(TID % 32);
+        u64 at = (u64)(t0 + (u32)t) * (u32)to.n + (u32)r;
+        if (t0 + (u32)t >= T || r >= to.n)
+                return;
+        y *= sh.t.back[t];
+        if (to.bias)
+                y += to.bias[r];
+        moe_has(«res», «y += to.res[at];», «»)
+        to.out[at] = y;
+}
+
+template <int NB, class W> INLINE void tile(Rows<W, K> &w, const Acts<K> &x, const To &to, int from, int first, int last, u32 t0, u32 T)
+{
+        float acc[NB][4] = {};
+        times(w, sh.t, x, first, last, acc);
 #pragma unroll
-        for (int i = 0; i < 8 * NB; i++) {
-                int t = i / 4 % NB * 8 + lane % 4 * 2 + i % 2, r = from + i / 4 / NB * 16 + lane / 4 + i % 4 / 2 * 8;
-                float y = acc[i / 4 / NB][i / 4 % NB][i % 4] * sh.t.back[t];
-                u64 at = (u64)(t0 + (u32)t) * (u32)to.n + (u32)r;
-                if (k_warp() == 0 && t0 + (u32)t < T && r < to.n) {
-                        if (to.bias)
-                                y += to.bias[r];
-                        moe_has(«res», «y += to.res[at];», «»)
-                        to.out[at] = y;
-                }
+        for (int i = 0; i < 4 * NB; i++)
+                if (CLUSTER == 1)
+                        put(to, from + row_of(i), token_of(i), t0, T, acc[i / 4][i % 4]);
+                else
+                        sh.sum[i % (CLUSTER > 1 ? NT / 2 : 1)][TID] = acc[i / 4][i % 4];
+        if (CLUSTER == 1)
+                return;
+        cluster_arrive();
+        cluster_wait();
+#pragma unroll 1
+        for (int i = (int)BZ; i < 4 * NB; i += CLUSTER) {
+                float y = 0;
+#pragma unroll
+                for (u32 c = 0; c < CLUSTER; c++)
+                        y += *cluster_at(&sh.sum[i][TID], c);
+                put(to, from + row_of(i), token_of(i), t0, T, y);
         }
+        cluster_arrive();
+        cluster_wait();
 }
 
 template <class W> INLINE void rows(const Args &a, const u8 *base, const To &to, u32 block)
 {
-        Pair<W, W, K> w;
-        int from = (int)block * RPB + rows_warp() * 32;
-        w.template rows<W>(0, base, from, to.n);
-        w.template rows<W>(1, base, from + 16, to.n);
-        w.begin();
+        typedef Rows<W, K> R;
+        R w;
+        int from = (int)block * RPB + TID / GROUP * 64, rank = CLUSTER > 1 ? (int)BZ : 0;
+        int first = R::PIECES * rank / CLUSTER, last = R::PIECES * (rank + 1) / CLUSTER;
+        w.at(base, from, to.n);
+        w.begin(first, last);
         pdl_wait();
         u32 T = moe_rows, t0 = BY * NT;
-        if (t0 >= T)
+        if (t0 >= T || BZ >= CLUSTER)
                 return;
         for (u32 t = (u32)TID; t < NT; t += THREADS)
                 sh.t.row[t] = t0 + t < T ? t0 + t : T - 1;
-        barrier();
+        meet();
         Acts<K> x(moe_arg(«x»), T);
-        moe_tiles(«tile», «(w, x, to, from, t0, T)», «T - t0», m4_ifelse(m4_eval(MOE_NT > 32), 1, MOE_NT, 8), 4)
+        moe_tiles(«tile», «(w, x, to, from, first, last, t0, T)», «T - t0», 16, 4)
 }
 
 moe_kernel

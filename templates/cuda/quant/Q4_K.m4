@@ -10,7 +10,7 @@ INLINE void scales_Q4_K(u32 d, u32 dmin, const u32 (&t)[3], int p, int n, float 
         m = f16_f32(dmin) * (float)(mn >> (8 * n) & 255);
 }
 struct Q4_K {
-        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1 };
+        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 8 };
         template <int K> struct At {
                 enum { M = A16(K / 256 * 2), T = 2 * M, Q = T + A16(K / 256 * 12), ROW = Q + K / 256 * 128 };
         };
