@@ -71,7 +71,7 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
         for (int j = TID; j < (E * SHARE + 31) / 32 * 32; j += THREADS) {
                 int i = j / SHARE, rank = 0;
                 i32 mine = key[i < E ? i : 0];
-#pragma unroll 4
+#pragma unroll 8
                 for (int o = j % SHARE; o < E; o += SHARE)
                         rank += key[o] >= mine + (o >= i);
                 for (int m = 1; m < SHARE; m *= 2)
@@ -80,7 +80,15 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
                         pick[rank] = i;
         }
         barrier();
-        if (TID < 32) {
+        if (moe_direct && KTOP <= 32) {
+                if (TID < 32) {
+                        i32 best = pick[TID < KTOP ? TID : 0];
+                        float e = TID < KTOP ? exp1(z[best] - z[pick[0]]) : 0;
+                        Route r = {best, e / warp_sum(e) * (float)MOE_wscale};
+                        if (TID < KTOP)
+                                to[TID] = r;
+                }
+        } else if (TID < 32) {
 #pragma unroll 1
                 for (int n = TID; n < KTOP; n += 32)
                         w[n] = m4_ifelse(moe_direct, 1, «exp1(z[pick[n]] - z[pick[0]])», «s[pick[n]]»);
