@@ -123,8 +123,6 @@ void one_begin(Ctx *c)
                 c->cols = columns_in_a_wave(c);
         if (attend)
                 key_int(c->k, "REGISTERS", 144);
-        else if (c->n->op == OP_experts_up || c->n->op == OP_experts_down)
-                key_int(c->k, "REGISTERS", 56);
         else if (c->n->op != OP_route)
-                key_int(c->k, "BLOCKS", 2);
+                key_int(c->k, "REGISTERS", 56);
 }
