@@ -4,13 +4,14 @@
  * Facts beside those of select_cuda.c: RPB and PART, chosen so that a launch is one wave of blocks; CLUSTER,
  * blocks that join what they have through each other's shared memory; BLOCKS, of THREADS threads a processor,
  * for which there must be registers; or REGISTERS of a thread at most: attend's fit beside a product's block,
- * but not twice, as two blocks on a processor would take twice as long as one each on two. So do experts_down's
- * beside experts_up's: of 64 K registers, 20 warps of 56 take more than half, and leave 16 warps theirs. */
+ * but not twice, as two blocks on a processor would take twice as long as one each on two. So do
+ * experts_down's beside experts_up's: of 64 K registers, 20 warps of 56 take more than half, and leave 16
+ * warps theirs. */
 #include "codegen/select_part.h"
 
-#define WARPS      16 /* of a block */
-#define DOWN_WARPS 20 /* of experts_down's, some of which have no rows */
-#define ROOM  (96 << 10) /* shared memory of the smallest block that every device has */
+#define WARPS      16         /* of a block */
+#define DOWN_WARPS 20         /* of experts_down's, some of which have no rows */
+#define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
 
 static bool has(const Ctx *c, Slot s)
 {
