@@ -4,11 +4,14 @@
  * Facts beside those of select_cuda.c: RPB and PART, chosen so that a launch is one wave of blocks; CLUSTER,
  * blocks that join what they have through each other's shared memory; BLOCKS, of THREADS threads a processor,
  * for which there must be registers; or REGISTERS of a thread at most: attend's fit beside a product's block,
- * but not twice, as two blocks on a processor would take twice as long as one each on two. */
+ * but not twice, as two blocks on a processor would take twice as long as one each on two. So do
+ * experts_down's beside experts_up's: of 64 K registers, 20 warps of 56 take more than half, and leave 16
+ * warps theirs. */
 #include "codegen/select_part.h"
 
-#define WARPS 16         /* of a block; of experts_down half: two blocks share a processor */
-#define ROOM  (96 << 10) /* shared memory of the smallest block that every device has */
+#define WARPS      16         /* of a block */
+#define DOWN_WARPS 20         /* of experts_down's, some of which have no rows */
+#define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
 
 static bool has(const Ctx *c, Slot s)
 {
@@ -45,7 +48,7 @@ static bool experts_down_fits(const Ctx *c)
 {
         i64 slots = sel_last(c, S_route);
         return slots <= 32 &&
-               fits(c, WARPS / 2, slots * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
+               fits(c, WARPS, slots * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
 }
 static bool route_fits(const Ctx *c)
 {
@@ -113,14 +116,14 @@ static i64 columns_in_a_wave(const Ctx *c)
 
 void one_begin(Ctx *c)
 {
-        bool attend = c->n->op == OP_attend, down = c->n->op == OP_experts_down;
+        bool attend = c->n->op == OP_attend;
         c->k->op = arena_fmt(c->k->arena, "%s_one", c->k->op);
-        c->s->threads = attend || down ? 256 : 32 * WARPS;
-        c->rows = c->n->op == OP_route ? 0 : rows_in_a_wave(c, down ? 2 * PROCESSORS : PROCESSORS);
+        c->s->threads = attend ? 256 : 32 * (c->n->op == OP_experts_down ? DOWN_WARPS : WARPS);
+        c->rows = c->n->op == OP_route ? 0 : rows_in_a_wave(c, PROCESSORS);
         if (c->n->op == OP_experts_up)
                 c->cols = columns_in_a_wave(c);
         if (attend)
                 key_int(c->k, "REGISTERS", 144);
         else if (c->n->op != OP_route)
-                key_int(c->k, "BLOCKS", down ? 4 : 2);
+                key_int(c->k, "REGISTERS", 56);
 }

@@ -106,7 +106,10 @@ static int find_shared(const CudaRt *c, u64 i, const char *name, u32 *bytes)
         CuPtr at;
         size_t size;
         snprintf(symbol, sizeof symbol, "%.128s_shared", name);
-        int rc = d->cuModuleGetGlobal(&at, &size, c->module[i], symbol);
+        /* A processor empties before it changes what it splits off its L1, and launches are to overlap. */
+        int rc = d->cuFuncSetAttribute(c->kernel[i], CU_FUNC_CARVEOUT, 100);
+        if (rc == CU_OK)
+                rc = d->cuModuleGetGlobal(&at, &size, c->module[i], symbol);
         if (rc == CU_NOT_FOUND)
                 return CU_OK;
         if (rc == CU_OK && size == sizeof *bytes)

@@ -35,7 +35,8 @@ enum {
         CU_ATTR_CC_MINOR = 76,
         CU_ATTR_PROCESSORS = 16,
         CU_CAPTURE_RELAXED = 2,
-        CU_FUNC_SHARED = 8, /* the most dynamic shared memory */
+        CU_FUNC_SHARED = 8,   /* the most dynamic shared memory */
+        CU_FUNC_CARVEOUT = 9, /* percent of the L1's memory that is shared memory */
         CU_STREAM_OF_ITS_OWN = 1,
         CU_LAUNCH_PROGRAMMATIC = 6, /* may start before the launch in front of it ends */
 };

@@ -1,7 +1,9 @@
 // A token's experts, by the whole block: z, its logits, are in shared memory; an expert's place is how many are above it.
 __shared__ float s[E], w[KTOP];
 __shared__ int pick[KTOP];
-__shared__ i32 key[E];
+enum { E4 = (E + 15) / 16 * 4 }; // fours of keys, for four threads alike
+struct alignas(16) Keys { i32 k[4]; };
+__shared__ Keys key[E4];
 m4_ifelse(m4_eval(MOE_groups > 1), 1, «__shared__ float best[GROUPS];
 »)// Numbers in the order of floats, NaN below all; the largest is infinity's, with room above.
 INLINE i32 order_of(float f)
@@ -64,23 +66,35 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
 »)        // SHARE threads an expert.
         enum { SHARE = THREADS / E >= 4 ? 4 : 1 };
 #pragma unroll 1
-        for (int i = TID; i < E; i += THREADS)
-                key[i] = order_of(c[i]);
+        for (int i = TID; i < 4 * E4; i += THREADS)
+                key[i / 4].k[i % 4] = i < E ? order_of(c[i]) : (i32)0x80000000;
         barrier();
 #pragma unroll 1
         for (int j = TID; j < (E * SHARE + 31) / 32 * 32; j += THREADS) {
                 int i = j / SHARE, rank = 0;
-                i32 mine = key[i < E ? i : 0];
+                i32 mine = key[i / 4 % E4].k[i % 4];
 #pragma unroll 4
-                for (int o = j % SHARE; o < E; o += SHARE)
-                        rank += key[o] >= mine + (o >= i);
+                for (int o = j % SHARE; o < E4; o += SHARE) {
+                        Keys other = key[o];
+#pragma unroll
+                        for (int n = 0; n < 4; n++)
+                                rank += other.k[n] >= mine + (4 * o + n >= i);
+                }
                 for (int m = 1; m < SHARE; m *= 2)
                         rank += shfl_xor(rank, m);
                 if (i < E && j % SHARE == 0 && rank < KTOP)
                         pick[rank] = i;
         }
         barrier();
-        if (TID < 32) {
+        if (moe_direct && KTOP <= 32) {
+                if (TID < 32) {
+                        i32 best = pick[TID < KTOP ? TID : 0];
+                        float e = TID < KTOP ? exp1(z[best] - z[pick[0]]) : 0;
+                        Route r = {best, e / warp_sum(e) * (float)MOE_wscale};
+                        if (TID < KTOP)
+                                to[TID] = r;
+                }
+        } else if (TID < 32) {
 #pragma unroll 1
                 for (int n = TID; n < KTOP; n += 32)
                         w[n] = m4_ifelse(moe_direct, 1, «exp1(z[pick[n]] - z[pick[0]])», «s[pick[n]]»);

@@ -154,6 +154,13 @@ INLINE float exp2_f32(float f)
         asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(f));
         return e;
 }
+// 1 / sqrt(f) to 2 ulp.
+INLINE float rsqrt_f32(float f)
+{
+        float r;
+        asm("rsqrt.approx.f32 %0, %1;" : "=f"(r) : "f"(f));
+        return r;
+}
 INLINE float sqrt_f32(float f)
 {
         float s;
@@ -235,6 +242,21 @@ INLINE void fetch(void *to, const void *from, u32 bytes, Landing *l, int by)
 #else
         for (u32 i = 16 * (TID % 32); i < bytes; i += 512)
                 asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_at(to) + i), "l"((const u8 *)from + i) : "memory");
+#endif
+}
+// A copy of its own for each lane that wants one.
+INLINE void fetch_mine(bool wants, void *to, const void *from, u32 bytes, Landing *l)
+{
+#if __CUDA_ARCH__ >= 900
+        if (wants)
+                asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_at(to)),
+                             "l"(from), "r"(bytes), "r"(shared_at(l))
+                             : "memory");
+#else
+        for (u32 all = __ballot_sync(0xffffffffu, wants); all; all &= all - 1) {
+                int lane = __ffs((int)all) - 1;
+                fetch((void *)shfl((u64)to, lane), (const void *)shfl((u64)from, lane), shfl(bytes, lane), l, lane);
+        }
 #endif
 }
 INLINE void fetch_end(Landing *l)

@@ -13,7 +13,7 @@ m4_define(«moe_acts», «m4_ifelse(MOE_act, q8, «ActsQ8», «ActsF32»)»)m4_d
 // NT tokens by N values from position `from` on. q8: codes; for each 16 a scale, and scale times the sum of its codes.
 // Groups lie by fours apart: what neighbouring lanes read of a unit of 64 values lies side by side.
 template <int NT, int N> struct ActsQ8 {
-        static INLINE_IN int place(int g) { return g % 4 * (N / 64) + g / 4; }
+        static INLINE_IN u32 place(u32 g) { return g % 4 * (N / 64) + g / 4; }
         U4 q[NT][N / 16];
         float d[NT][N / 16], s[NT][N / 16];
 };
@@ -27,13 +27,13 @@ enum { ACT_BYTES_X10 = m4_ifelse(MOE_act, q8, 15, 40) }; // a value's, times 10
 // acc[r][t] += unit v of row r times token t; v counts from the chunk's first.
 template <bool FLOAT> struct Unit;
 template <> struct Unit<false> {
-        template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], int v, const ActsQ8<NT, N> &x, float (&acc)[RB][NT])
+        template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], u32 v, const ActsQ8<NT, N> &x, float (&acc)[RB][NT])
         {
 #pragma unroll
                 for (int g = 0; g < W::UNIT / 16; g++) {
                         u32 c[RB][4];
                         float s[RB], m[RB];
-                        int at = x.place(W::at(v, g));
+                        u32 at = x.place(W::at(v, g));
 #pragma unroll
                         for (int r = 0; r < RB; r++)
                                 w[r].group(v, g, c[r], s[r], m[r]);
@@ -51,11 +51,11 @@ template <> struct Unit<false> {
                         }
                 }
         }
-        template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], int v, const ActsF32<NT, N> &x, float (&acc)[RB][NT])
+        template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], u32 v, const ActsF32<NT, N> &x, float (&acc)[RB][NT])
         {
 #pragma unroll
                 for (int g = 0; g < W::UNIT / 16; g++) {
-                        int at = W::at(v, g);
+                        u32 at = W::at(v, g);
 #pragma unroll
                         for (int r = 0; r < RB; r++) {
                                 u32 c[4];
@@ -77,13 +77,13 @@ template <> struct Unit<false> {
 };
 template <> struct Unit<true> {
         // Values that stand alone times rounded ones.
-        template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], int v, const ActsQ8<NT, N> &x, float (&acc)[RB][NT])
+        template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], u32 v, const ActsQ8<NT, N> &x, float (&acc)[RB][NT])
         {
 #pragma unroll
                 for (int i = 0; i < W::UNIT / 4; i++)
 #pragma unroll
                         for (int t = 0; t < NT; t++) {
-                                int at = v * (W::UNIT / 4) + i;
+                                u32 at = v * (W::UNIT / 4) + i;
                                 u32 q = ((const u32 *)x.q[t])[4 * x.place(at / 4) + at % 4];
                                 float d = x.d[t][x.place(at / 4)];
 #pragma unroll
@@ -93,7 +93,7 @@ template <> struct Unit<true> {
                                                 acc[r][t] = fma1(w[r].value(4 * i + c), d * (float)(i8)(q >> (8 * c)), acc[r][t]);
                         }
         }
-        template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], int v, const ActsF32<NT, N> &x, float (&acc)[RB][NT])
+        template <class W, int RB, int NT, int N> static INLINE_IN void dot(const W (&w)[RB], u32 v, const ActsF32<NT, N> &x, float (&acc)[RB][NT])
         {
 #pragma unroll
                 for (int i = 0; i < W::UNIT / 4; i++)

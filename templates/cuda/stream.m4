@@ -16,7 +16,7 @@
 #define WHOLE(k) (((k) + 255) / 256 * 256)
 
 // Whole turns of a warp over n units, without a question where none is needed.
-#define EACH_UNIT(u, n) for (int u = TID % 32; u < (n) / 32 * 32 || ((n) % 32 && u < (n)); u += 32)
+#define EACH_UNIT(u, n) for (u32 u = (u32)TID % 32; u < (n) / 32 * 32 || ((n) % 32 && u < (n)); u += 32)
 
 // RB rows that lie `apart` bytes apart: acc[r][0] += row r times x, lane by lane. One row's code for all of them: a step of one
 // token runs each instruction once or twice, so that the time to fetch it counts.
@@ -110,8 +110,14 @@ template <int K, int N> struct Maker {
 // 1 / sqrt(mean(x^2) + eps), of the warps' parts.
 INLINE float rms_of(const float (&part)[WARPS], int n, float eps)
 {
-        float s = 0;
+        float s[WARPS];
+#pragma unroll
         for (int i = 0; i < WARPS; i++)
-                s += part[i];
-        return 1.0f / sqrt_f32(s / (float)n + eps);
+                s[i] = part[i];
+#pragma unroll
+        for (int m = 1; m < WARPS; m *= 2)
+#pragma unroll
+                for (int i = 0; i + m < WARPS; i += 2 * m)
+                        s[i] += s[i + m];
+        return rsqrt_f32(s[0] / (float)n + eps);
 }

@@ -8,7 +8,7 @@
 //   CENTRE     of the codes, by 128 where they are signed (MIN 0): m is near s * CENTRE
 // W16 .. W1 load weights; K16 what other lanes load too.
 #define A16(n) (((n) + 15) / 16 * 16)
-INLINE void nibbles(const U4 &q, int g, u32 (&w)[4])
+INLINE void nibbles(const U4 &q, u32 g, u32 (&w)[4])
 {
         w[0] = q.x >> (4 * g) & 0x0f0f0f0f, w[1] = q.y >> (4 * g) & 0x0f0f0f0f;
         w[2] = q.z >> (4 * g) & 0x0f0f0f0f, w[3] = q.w >> (4 * g) & 0x0f0f0f0f;

@@ -197,6 +197,10 @@ INLINE float exp2_f32(float f)
 {
         return __builtin_exp2f(f);
 }
+INLINE float rsqrt_f32(float f)
+{
+        return 1.0f / __builtin_sqrtf(f);
+}
 INLINE float sqrt_f32(float f)
 {
         return __builtin_sqrtf(f);
@@ -310,6 +314,11 @@ INLINE void fetch(void *to, const void *from, u32 bytes, Landing *l, int by)
                 ((u8 *)to)[i] = 0xff;
         l->copy[l->n].to = to, l->copy[l->n].from = from, l->copy[l->n++].bytes = bytes;
         l->asked += bytes;
+}
+INLINE void fetch_mine(bool wants, void *to, const void *from, u32 bytes, Landing *l)
+{
+        if (wants)
+                fetch(to, from, bytes, l, host::now % 32);
 }
 INLINE void fetch_end(Landing *) {}
 INLINE void landing_wait(Landing *l, u32 turn)

@@ -64,7 +64,7 @@ moe_if(moe_norms, 0, «        (void)w, (void)norm;
 », «        for (int m = 8; m; m /= 2)
                 s += shfl_xor(s, m);
         if (norm)
-                r = 1.0f / sqrt_f32(s / (float)DK + (float)MOE_eps);
+                r = rsqrt_f32(s / (float)DK + (float)MOE_eps);
 »)        if (!in)
                 return;
 #pragma unroll
@@ -136,6 +136,7 @@ struct State {
 // c: the scores' high and low parts, of 8 positions each.
 INLINE void scores(const Tile &t, float (&c)[2][4])
 {
+        float odd[2][4] = {}; // half as long a chain of products
 #pragma unroll
         for (int j = 0; j < NJ; j++) {
                 U4 high = *(const U4 *)&query[0][TID % 32 / 4][32 * j + 8 * (TID % 4)], low = *(const U4 *)&query[1][TID % 32 / 4][32 * j + 8 * (TID % 4)];
@@ -144,9 +145,12 @@ INLINE void scores(const Tile &t, float (&c)[2][4])
                 for (int h = 0; h < 2; h++) {
                         u32 b0[2] = {t.k[h][j].x, t.k[h][j].y}, b1[2] = {t.k[h][j].z, t.k[h][j].w};
                         mma_f16(c[h], q0, b0);
-                        mma_f16(c[h], q1, b1);
+                        mma_f16(odd[h], q1, b1);
                 }
         }
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+                c[i / 4][i % 4] += odd[i / 4][i % 4];
 }
 // Scores to weights under the new maximum, in two halves as the products take them.
 INLINE void weigh(const float (&c)[2][4], State &s, i32 p0, i32 low, i32 pos, u32 (&high)[2], u32 (&low_part)[2])
@@ -191,7 +195,40 @@ INLINE void sum_values(const u32 (&high)[2], const u32 (&low)[2], int stage, Sta
         }
 }
 
-INLINE u64 first_row(const Args &a) { return ((u64)(u32)*(const i32 *)moe_arg(«seq») * KVH + BY) * a.dim->n_ctx; }
+// What the heads' norms and rotation need, asked for at once, ahead of all that depends on the position.
+struct Turns {
+        enum { NW = (DK + THREADS - 1) / THREADS, NR = HALF ? (HALF + THREADS - 1) / THREADS : 1 };
+        float w[2][NW], factor[NR];
+        double rate[NR];
+        INLINE_IN void load(const Args &a)
+        {
+moe_if(moe_norms, 0, «», «                for (int j = 0; j < NW; j++) {
+                        int i = j * THREADS + TID < DK ? j * THREADS + TID : DK - 1;
+                        w[0][j] = moe_has(«norm», «((const float *)moe_arg(«norm»))[i]», 1);
+                        w[1][j] = moe_has(«knorm», «((const float *)moe_arg(«knorm»))[i]», 1);
+                }
+»)moe_if(MOE_HALF, 0, «», «                for (int j = 0; j < NR; j++) {
+                        int i = j * THREADS + TID < HALF ? j * THREADS + TID : HALF - 1;
+                        rate[j] = freqs[i];
+                        factor[j] = moe_has(«freqs», «((const float *)moe_arg(«freqs»))[i]», 1);
+                }
+»)                (void)a;
+        }
+        // To shared memory; a barrier follows.
+        INLINE_IN void put(i32 pos) const
+        {
+moe_if(moe_norms, 0, «», «                for (int j = 0; j < NW; j++)
+                        if (j * THREADS + TID < DK)
+                                norm_w[0][j * THREADS + TID] = w[0][j], norm_w[1][j * THREADS + TID] = w[1][j];
+»)moe_if(MOE_HALF, 0, «», «                for (int j = 0; j < NR; j++) {
+                        float s, c;
+                        sincos_turns((double)pos * moe_has(«freqs», «(rate[j] / (double)factor[j])», «rate[j]»), s, c);
+                        if (j * THREADS + TID < HALF)
+                                turn_sin[j * THREADS + TID] = s * (float)MOE_rattn, turn_cos[j * THREADS + TID] = c * (float)MOE_rattn;
+                }
+»)                (void)pos;
+        }
+};
 moe_has(«k», «
 // The token's own keys and values into the tile that has their place; nothing behind them.
 INLINE void put_own(Tile &t, int row)
@@ -230,22 +267,33 @@ INLINE void put_part(const State &s)
 // 4 lane .. are what o(p) gives.
 struct Joined {
         float top, total, o[4];
-        // AT_ONCE: how many parts' values are on their way together.
-        template <int AT_ONCE, class O> INLINE_IN void join(int n, float part_top, float part_total, O of)
+        // SPAN: how many neighbouring lanes have them all; AT_ONCE: how many parts' values are on their way together.
+        template <int SPAN, int AT_ONCE, class O> INLINE_IN void join(int n, float part_top, float part_total, O of)
         {
-                top = warp_max(TID % 32 < n ? part_top : -INF);
-                float r = TID % 32 < n && part_total > 0 ? exp2_f32(part_top - top) : 0;
-                total = warp_sum(TID % 32 < n ? part_total * r : 0);
+                F4 f[AT_ONCE];
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; i++)
+                        f[i] = of(i < n ? i : n - 1);
+                bool in = TID % SPAN < n;
+                top = in ? part_top : -INF;
+#pragma unroll
+                for (int m = SPAN / 2; m; m /= 2)
+                        top = max1(top, shfl_xor(top, m));
+                float r = in && part_total > 0 ? exp2_f32(part_top - top) : 0;
+                total = in ? part_total * r : 0;
+#pragma unroll
+                for (int m = SPAN / 2; m; m /= 2)
+                        total += shfl_xor(total, m);
                 o[0] = o[1] = o[2] = o[3] = 0;
 #pragma unroll 1
                 for (int p0 = 0; p0 < n; p0 += AT_ONCE) {
-                        F4 f[AT_ONCE];
+                        if (p0)
 #pragma unroll
-                        for (int i = 0; i < AT_ONCE; i++)
-                                f[i] = of(p0 + i < n ? p0 + i : n - 1);
+                                for (int i = 0; i < AT_ONCE; i++)
+                                        f[i] = of(p0 + i < n ? p0 + i : n - 1);
 #pragma unroll
                         for (int i = 0; i < AT_ONCE; i++) {
-                                float by = p0 + i < n ? shfl(r, (p0 + i) % 32) : 0;
+                                float by = p0 + i < n ? shfl(r, (p0 + i) % SPAN) : 0;
                                 o[0] = fma1(f[i].x, by, o[0]), o[1] = fma1(f[i].y, by, o[1]), o[2] = fma1(f[i].z, by, o[2]), o[3] = fma1(f[i].w, by, o[3]);
                         }
                 }
@@ -295,8 +343,12 @@ INLINE bool ends_last(i32 parts)
 moe_kernel
 {
         moe_trigger(first);
+        Turns turns;
+        turns.load(a);
         moe_read_early();
-        i32 pos = *(const i32 *)moe_arg(«pos»), low = MOE_window && pos >= MOE_window ? pos - MOE_window + 1 : 0;
+        i32 pos = *(const i32 *)moe_arg(«pos»), seq = *(const i32 *)moe_arg(«seq»);
+        u32 n_ctx = a.dim->n_ctx;
+        i32 low = MOE_window && pos >= MOE_window ? pos - MOE_window + 1 : 0;
         i32 from = low / TILE, tiles = pos / TILE + 1 - from, parts = tiles <= WARPS * EACH ? 1 : (tiles + WARPS - 1) / WARPS;
         parts = parts > SPLIT ? SPLIT : parts;
         if ((i32)BZ >= parts) {
@@ -304,7 +356,7 @@ moe_kernel
                 return;
         }
         i32 warp = TID / 32, each = parts * WARPS, mine = (i32)BZ * WARPS + warp;
-        u64 row0 = first_row(a);
+        u64 row0 = ((u64)(u32)seq * KVH + BY) * n_ctx;
         const u16 *keys = (const u16 *)moe_arg(«kv») + row0 * DK, *values = (const u16 *)moe_arg(«kvv») + row0 * DV;
         Tile t;
         // Its tiles from the last to the first: the last may need the token's own.
@@ -322,12 +374,7 @@ moe_kernel
                 keys_ahead(keys, TILE * (from + i), pos);
         for (int i = TID; G < 8 && i < 2 * 8 * DK; i += THREADS)
                 query[i / (8 * DK)][i / DK % 8][i % DK] = 0;
-moe_if(moe_norms, 0, «», «#pragma unroll 1
-        for (int i = TID; i < DK; i += THREADS) {
-                norm_w[0][i] = moe_has(«norm», «((const float *)moe_arg(«norm»))[i]», 1);
-                norm_w[1][i] = moe_has(«knorm», «((const float *)moe_arg(«knorm»))[i]», 1);
-        }
-»)        moe_if(MOE_HALF, 0, «», «rope_table(pos, moe_has(«freqs», «(const float *)moe_arg(«freqs»)», «0»));»)
+        turns.put(pos);
         barrier();
         pdl_wait();
         int n = 2 * warp + TID % 32 / 16;
@@ -375,7 +422,7 @@ moe_has(«k», «        if (own && TID < DK / 8)
         Joined all;
         in_block = in_block < WARPS ? in_block : WARPS;
         if (warp < G)
-                all.join<4>(in_block, part_of(lane % WARPS).top[warp], part_of(lane % WARPS).total[warp], [&](int p) { return *(const F4 *)&part_of(p).o[warp][turned(warp, place())]; });
+                all.join<WARPS, WARPS>(in_block, part_of(lane % WARPS).top[warp], part_of(lane % WARPS).total[warp], [&](int p) { return *(const F4 *)&part_of(p).o[warp][turned(warp, place())]; });
         if (parts > 1) {
                 if (warp < G && 4 * lane < DV)
                         far_o[head][BZ][place() / 4] = all.four();
@@ -385,7 +432,7 @@ moe_has(«k», «        if (own && TID < DK / 8)
                         return;
                 int p = lane < parts ? lane : 0;
                 if (warp < G)
-                        all.join<16>(parts, load_far(&far_top[head][p]), load_far(&far_total[head][p]), [&](int p) { return load_far4(&far_o[head][p][place() / 4]); });
+                        all.join<32, 16>(parts, load_far(&far_top[head][p]), load_far(&far_total[head][p]), [&](int p) { return load_far4(&far_o[head][p][place() / 4]); });
         }
         if (warp < G)
                 put(a, head, all);

@@ -3,7 +3,7 @@
 // x f32 or q8 [1, KTOP, F]; route [1, KTOP]; down split [E, H, F]; out f32 [1, H]; res f32 [1, H], may be out itself.
 // A block: RPB rows of H. A warp owns whole rows: it fetches the row's part of every slot, as soon as it knows the experts (the
 // route is read before the wait), goes over the units of all slots, and sums them with the routing weights in registers.
-// Grid: ceil(H / RPB). 256 threads.
+// Grid: ceil(H / RPB). 640 threads.
 //
 //      H100, Q4_K q8 H 2048, F 768, 8 of 128 experts, GB/s: 1771; Q6_K: 2228
 m4_include(«prelude.m4»)
@@ -15,16 +15,14 @@ moe_quant(MOE_TYPE_down)
 typedef MOE_TYPE_down W;
 typedef Row<W, K> R;
 enum { N_ACT = WHOLE(KTOP * R::PAD), ALL = KTOP * R::UNITS };
-enum { FIT = (int)(SHARED_ROOM / (WARPS * KTOP * R::BYTES)), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
-enum { THIRD = WHOLE_ROOM == 227 << 10 ? 76 << 10 : 0 };
-typedef u8 Ring[WARPS][STAGES][KTOP][R::BYTES];
+enum { BUSY = WARPS < RPB ? WARPS : RPB }; // warps that have rows
+enum { FIT = (int)(SHARED_ROOM / (BUSY * KTOP * R::BYTES)), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
+typedef u8 Ring[BUSY][STAGES][KTOP][R::BYTES];
 struct Shared {
         alignas(16) Ring ring;
         moe_acts«»<1, N_ACT> acts;
         float by[KTOP];
-        Landing landed[WARPS][STAGES];
-        // More than a third of what there is: two of these blocks a processor, so that every processor gets some.
-        u8 two[THIRD && (int)sizeof(Ring) < THIRD ? THIRD - (int)sizeof(Ring) : 16];
+        Landing landed[BUSY][STAGES];
 };
 SHARED(Shared)
 
@@ -53,7 +51,7 @@ moe_kernel
                 id[s] = route[s].id;
         if (TID < KTOP)
                 sh.by[TID] = route[TID].w;
-        if (TID % 32 < STAGES)
+        if (warp < BUSY && TID % 32 < STAGES)
                 landing_init(&sh.landed[warp][TID % 32]);
         warp_barrier();
 #pragma unroll 1
@@ -71,9 +69,9 @@ moe_if(moe_made, 1, «        fill<K, R::PAD, KTOP>(sh.acts, 0, (const float *)m
                 float acc = 0;
                 float res = moe_has(«res», «((const float *)moe_arg(«res»))[row]», 0);
                 landing_wait(&sh.landed[warp][stage], (u32)(tile / STAGES) & 1);
-#pragma unroll 1
+#pragma unroll
                 EACH_UNIT(v, ALL) {
-                        int s = v / R::UNITS;
+                        u32 s = v / R::UNITS;
                         W f[1];
                         float y[1][1] = {};
                         f[0].load<K>(sh.ring[warp][stage][s], v % R::UNITS);

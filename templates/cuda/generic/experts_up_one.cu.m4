@@ -41,6 +41,26 @@ INLINE void ask(const u8 *wg, const u8 *wu, int tile, int first)
         fetch(to->up, wu + (u64)(u32)(first + i) * sizeof to->up, sizeof to->up, l, 1);
         fetch_end(l);
 }
+// The first STAGES tiles: how much is to come is known before the experts are.
+INLINE void expect(int first)
+{
+        int warp = TID / 32;
+#pragma unroll
+        for (int s = 0; s < STAGES; s++)
+                if (s * WARPS + warp < PART && first + s * WARPS + warp < F)
+                        fetch_begin(&sh.landed[warp][s], sizeof(Pair::gate) + sizeof(Pair::up));
+}
+INLINE void ask_first(const u8 *wg, const u8 *wu, int first)
+{
+        int warp = TID / 32, s = TID % 32 / 2 % STAGES, i = s * WARPS + warp;
+        bool up = TID % 2, wants = TID % 32 < 2 * STAGES && i < PART && first + i < F;
+        Pair *to = &sh.ring[warp][s];
+        u32 bytes = up ? sizeof to->up : sizeof to->gate;
+        fetch_mine(wants, up ? to->up : to->gate, (up ? wu : wg) + (u64)(u32)(first + i) * bytes, bytes, &sh.landed[warp][s]);
+#pragma unroll
+        for (int k = 0; k < STAGES; k++)
+                fetch_end(&sh.landed[warp][k]);
+}
 
 moe_kernel
 {
@@ -48,15 +68,14 @@ moe_kernel
         if (TID % 32 < STAGES)
                 landing_init(&sh.landed[warp][TID % 32]);
         warp_barrier();
+        expect(first);
 moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
 », «»)        pdl_wait();
         u32 e = (u32)((const Route *)moe_arg(«route»))[BY].id;
         moe_if(moe_made, 1, «x.values((const float *)moe_arg(«x»));», «»)
         const u8 *wg = (const u8 *)moe_arg(«gate») + (u64)e * F * sizeof(Pair::gate), *wu = (const u8 *)moe_arg(«up») + (u64)e * F * sizeof(Pair::up);
-#pragma unroll 1
-        for (int i = 0; i < STAGES; i++)
-                ask(wg, wu, i, first);
+        ask_first(wg, wu, first);
         moe_trigger(waited);
 moe_if(moe_made, 1, «        x.fill<moe_has(«norm», 1, 0)>(sh.acts);
         moe_has(«norm», «x.squares(sh.part);», «»)

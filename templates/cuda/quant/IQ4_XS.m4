@@ -8,18 +8,18 @@ struct IQ4_XS {
         };
         U4 q;
         u32 d, high, low;
-        template <int K> INLINE_IN void load(const u8 *row, int u)
+        template <int K> INLINE_IN void load(const u8 *row, u32 u)
         {
-                int b = u / 8;
+                u32 b = u / 8;
                 q = W16(row + At<K>::Q + 16 * u);
                 d = W2(row + 2 * b);
                 high = W2(row + At<K>::H + 2 * b);
                 low = W4(row + At<K>::L + 4 * b);
         }
-        static INLINE_IN int at(int u, int g) { return 2 * u + g; }
-        INLINE_IN void group(int u, int g, u32 (&w)[4], float &s, float &m) const
+        static INLINE_IN u32 at(u32 u, u32 g) { return 2 * u + g; }
+        INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
-                int j = u % 8;
+                u32 j = u % 8;
                 nibbles(q, g, w);
                 iq4(w);
                 s = f16_f32(d) * (float)((i32)((low >> (4 * j) & 15) | (high >> (2 * j) & 3) << 4) - 32);

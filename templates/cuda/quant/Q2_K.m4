@@ -7,17 +7,17 @@ struct Q2_K {
         };
         U4 q;
         u32 d, dmin, t[2];
-        template <int K> INLINE_IN void load(const u8 *row, int u)
+        template <int K> INLINE_IN void load(const u8 *row, u32 u)
         {
-                int b = u / 4;
+                u32 b = u / 4;
                 q = W16(row + At<K>::Q + 16 * u);
                 for (int i = 0; i < 2; i++)
                         t[i] = W4(row + 16 * b + 8 * (u / 2 % 2) + 4 * i);
                 d = W2(row + At<K>::D + 2 * b);
                 dmin = W2(row + At<K>::M + 2 * b);
         }
-        static INLINE_IN int at(int u, int g) { return u / 2 * 8 + 2 * g + u % 2; }
-        INLINE_IN void group(int u, int g, u32 (&w)[4], float &s, float &m) const
+        static INLINE_IN u32 at(u32 u, u32 g) { return u / 2 * 8 + 2 * g + u % 2; }
+        INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 u32 c = t[g / 2] >> (16 * (g % 2) + 8 * (u % 2)) & 255;
                 for (int i = 0; i < 4; i++)

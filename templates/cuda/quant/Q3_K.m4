@@ -7,17 +7,17 @@ struct Q3_K {
         };
         U4 q, high;
         u32 d, t[3];
-        template <int K> INLINE_IN void load(const u8 *row, int u)
+        template <int K> INLINE_IN void load(const u8 *row, u32 u)
         {
-                int b = u / 4;
+                u32 b = u / 4;
                 q = W16(row + At<K>::Q + 16 * u);
                 high = K16(row + 32 * b + 16 * (u % 2));
                 d = W2(row + At<K>::D + 2 * b);
                 for (int i = 0; i < 3; i++)
                         t[i] = W4(row + At<K>::T + 12 * b + 4 * i);
         }
-        static INLINE_IN int at(int u, int g) { return u / 2 * 8 + 2 * g + u % 2; }
-        INLINE_IN void group(int u, int g, u32 (&w)[4], float &s, float &m) const
+        static INLINE_IN u32 at(u32 u, u32 g) { return u / 2 * 8 + 2 * g + u % 2; }
+        INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 int n = u / 2 % 2, i = 8 * n + 2 * g + u % 2; // the group in its block
                 u32 low = t[g / 2] >> (8 * (i % 4) + 4 * n) & 15, top = t[2] >> (8 * (i % 4) + 2 * (i / 4)) & 3;

@@ -2,7 +2,7 @@
 // sub-blocks in the nibbles of 32 bytes. A unit: 64 values, two sub-blocks.
 // The scale and minimum of sub-block 2 p + n. t: of the 12 bytes, bytes 2 (p % 2) and the next of each four: for the first four
 // sub-blocks whole in the low 6 bits of a byte; else 4 bits in the last four bytes and 2 in the tops of the first eight.
-INLINE void scales_Q4_K(u32 d, u32 dmin, const u32 (&t)[3], int p, int n, float &s, float &m)
+INLINE void scales_Q4_K(u32 d, u32 dmin, const u32 (&t)[3], u32 p, u32 n, float &s, float &m)
 {
         u32 sc = p < 2 ? t[0] & 0x3f3f : (t[2] & 0x0f0f) | (t[0] >> 2 & 0x3030);
         u32 mn = p < 2 ? t[1] & 0x3f3f : (t[2] >> 4 & 0x0f0f) | (t[1] >> 2 & 0x3030);
@@ -16,9 +16,9 @@ struct Q4_K {
         };
         U4 q[2];
         u32 d, dmin, t[3];
-        template <int K> INLINE_IN void load(const u8 *row, int u)
+        template <int K> INLINE_IN void load(const u8 *row, u32 u)
         {
-                int b = u / 4;
+                u32 b = u / 4;
                 for (int h = 0; h < 2; h++)
                         q[h] = W16(row + At<K>::Q + 32 * u + 16 * h);
                 d = W2(row + 2 * b);
@@ -26,8 +26,8 @@ struct Q4_K {
                 for (int i = 0; i < 3; i++)
                         t[i] = W2(row + At<K>::T + 12 * b + 4 * i + 2 * (u % 2));
         }
-        static INLINE_IN int at(int u, int g) { return 4 * u + 2 * (g % 2) + g / 2; }
-        INLINE_IN void group(int u, int g, u32 (&w)[4], float &s, float &m) const
+        static INLINE_IN u32 at(u32 u, u32 g) { return 4 * u + 2 * (g % 2) + g / 2; }
+        INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 nibbles(q[g / 2], g % 2, w);
                 scales_Q4_K(d, dmin, t, u % 4, g % 2, s, m);

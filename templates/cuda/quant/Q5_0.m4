@@ -4,14 +4,14 @@ struct Q5_0 {
         template <int K> struct At { enum { H = A16(K / 32 * 2), Q = H + A16(K / 32 * 4), ROW = Q + A16(K / 32 * 16) }; };
         U4 q;
         u32 d, high;
-        template <int K> INLINE_IN void load(const u8 *row, int u)
+        template <int K> INLINE_IN void load(const u8 *row, u32 u)
         {
                 q = W16(row + At<K>::Q + 16 * u);
                 high = W4(row + At<K>::H + 4 * u);
                 d = W2(row + 2 * u);
         }
-        static INLINE_IN int at(int u, int g) { return 2 * u + g; }
-        INLINE_IN void group(int, int g, u32 (&w)[4], float &s, float &m) const
+        static INLINE_IN u32 at(u32 u, u32 g) { return 2 * u + g; }
+        INLINE_IN void group(u32, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 nibbles(q, g, w);
                 fifth_bits(high >> (16 * g), w);

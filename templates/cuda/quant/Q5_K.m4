@@ -7,9 +7,9 @@ struct Q5_K {
         };
         U4 q[2], high[2];
         u32 d, dmin, t[3];
-        template <int K> INLINE_IN void load(const u8 *row, int u)
+        template <int K> INLINE_IN void load(const u8 *row, u32 u)
         {
-                int b = u / 4;
+                u32 b = u / 4;
                 for (int h = 0; h < 2; h++) {
                         q[h] = W16(row + At<K>::Q + 32 * u + 16 * h);
                         high[h] = K16(row + At<K>::H + 32 * b + 16 * h);
@@ -19,8 +19,8 @@ struct Q5_K {
                 for (int i = 0; i < 3; i++)
                         t[i] = W2(row + At<K>::T + 12 * b + 4 * i + 2 * (u % 2));
         }
-        static INLINE_IN int at(int u, int g) { return 4 * u + 2 * (g % 2) + g / 2; }
-        INLINE_IN void group(int u, int g, u32 (&w)[4], float &s, float &m) const
+        static INLINE_IN u32 at(u32 u, u32 g) { return 4 * u + 2 * (g % 2) + g / 2; }
+        INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 nibbles(q[g / 2], g % 2, w);
                 for (int i = 0; i < 4; i++)

@@ -8,7 +8,7 @@ struct Q6_K {
         };
         U4 q[2], high[2];
         u32 d, t[2];
-        template <int K> INLINE_IN void load(const u8 *row, int u)
+        template <int K> INLINE_IN void load(const u8 *row, u32 u)
         {
                 for (int h = 0; h < 2; h++) {
                         q[h] = W16(row + 32 * u + 16 * h);
@@ -18,8 +18,8 @@ struct Q6_K {
                 d = W2(row + At<K>::D + u / 4 * 2);
         }
         // g: the nibble, then the half of the 32 bytes
-        static INLINE_IN int at(int u, int g) { return u / 2 * 8 + 2 * (u % 2) + 4 * (g % 2) + g / 2; }
-        INLINE_IN void group(int u, int g, u32 (&w)[4], float &s, float &m) const
+        static INLINE_IN u32 at(u32 u, u32 g) { return u / 2 * 8 + 2 * (u % 2) + 4 * (g % 2) + g / 2; }
+        INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 int n = g % 2, h = g / 2;
                 nibbles(q[h], n, w);

@@ -4,13 +4,13 @@ struct Q8_0 {
         template <int K> struct At { enum { Q = A16(K / 32 * 2), ROW = Q + K }; };
         U4 q;
         u32 d;
-        template <int K> INLINE_IN void load(const u8 *row, int u)
+        template <int K> INLINE_IN void load(const u8 *row, u32 u)
         {
                 q = W16(row + At<K>::Q + 16 * u);
                 d = W2(row + u / 2 * 2);
         }
-        static INLINE_IN int at(int u, int) { return u; }
-        INLINE_IN void group(int, int, u32 (&w)[4], float &s, float &m) const
+        static INLINE_IN u32 at(u32 u, u32) { return u; }
+        INLINE_IN void group(u32, u32, u32 (&w)[4], float &s, float &m) const
         {
                 w[0] = q.x, w[1] = q.y, w[2] = q.z, w[3] = q.w;
                 s = f16_f32(d);
