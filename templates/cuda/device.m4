@@ -154,6 +154,13 @@ INLINE float exp2_f32(float f)
         asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(f));
         return e;
 }
+// 1 / f to an ulp; f not so small that the result is infinite.
+INLINE float inverse_f32(float f)
+{
+        float r;
+        asm("rcp.approx.f32 %0, %1;" : "=f"(r) : "f"(f));
+        return r;
+}
 // 1 / sqrt(f) to 2 ulp.
 INLINE float rsqrt_f32(float f)
 {

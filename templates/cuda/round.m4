@@ -1,17 +1,17 @@
 // A block's scale, from the largest of its values; tiny ones are zero, as their inverse would be infinite.
 INLINE float scale_of(float top)
 {
-        top /= 127.0f;
+        top *= 1 / 127.0f;
         return top < 1.17549435e-38f ? 0.0f : top;
 }
 // Four values, of lanes that come in fours, to q8 as ir/quant.h defines it: scale = max |x| / 127, code = round to nearest even
-// of x * (1 / scale). Returns the codes; all four lanes have scale, and scale times the sum of the 16 codes.
+// of x * (1 / scale), but for the last bit of both quotients. Returns the codes; all four lanes have scale, and scale times the sum of the 16 codes.
 INLINE u32 quantize4(const float (&x)[4], float &scale, float &sum)
 {
         float top = max1(max1(abs1(x[0]), abs1(x[1])), max1(abs1(x[2]), abs1(x[3])));
         top = max1(top, shfl_xor(top, 1));
         scale = scale_of(max1(top, shfl_xor(top, 2)));
-        float inv = scale != 0 ? 1.0f / scale : 0.0f;
+        float inv = scale != 0 ? inverse_f32(scale) : 0.0f;
         u32 q = 0;
         i32 n = 0;
         for (int i = 0; i < 4; i++) {
@@ -31,7 +31,7 @@ INLINE void quantize1(float x, void *to, u64 n, u64 at, bool in)
         for (int m = 8; m; m /= 2)
                 top = max1(top, shfl_xor(top, m));
         float scale = scale_of(top);
-        i32 code = in ? nearest(mul1(x, scale != 0 ? 1.0f / scale : 0.0f)) : 0, all = code;
+        i32 code = in ? nearest(mul1(x, scale != 0 ? inverse_f32(scale) : 0.0f)) : 0, all = code;
         for (int m = 8; m; m /= 2)
                 all += shfl_xor(all, m);
         if (in) {

@@ -197,6 +197,10 @@ INLINE float exp2_f32(float f)
 {
         return __builtin_exp2f(f);
 }
+INLINE float inverse_f32(float f)
+{
+        return 1.0f / f;
+}
 INLINE float rsqrt_f32(float f)
 {
         return 1.0f / __builtin_sqrtf(f);

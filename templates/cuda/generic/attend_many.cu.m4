@@ -3,8 +3,8 @@
 //
 // q f32 [T, HEADS * DK]; out f32 or q8 [T, HEADS * DV]; planes as kv_append's, f16. A tile: up to TM tokens that are neighbours in
 // the step and in their sequence, with the G query heads of one key head: ROWS rows, which share every key and value that is
-// read. Its past is cut into units of UNIT positions; all tiles' units, in a row, are shared out evenly among the blocks, each of which
-// finds its own from pos and seq alone. Near a tile's ends a cut moves to the end. What several blocks have of a tile is joined by
+// read. Its past is cut into units of UNIT positions; all tiles' units, in a row, are shared out evenly among the blocks (a tile itself
+// counts as FIXED units more), each of which finds its own from pos and seq alone. Near a tile's ends a cut moves to the end. What several blocks have of a tile is joined by
 // the one that ends last, in the tile's order, from memory of this module: the bits depend on the step's pos and seq, not on contents.
 //
 // In a block two groups of four warps take the units' halves, by 64 keys or fewer, through shared memory of their own; a warp has MT * 16
@@ -19,7 +19,7 @@ m4_include(«round.m4»)
 moe_early(«pos»)
 moe_early(«seq»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, GRID = MOE_GRID };
-enum { MT = DK <= 128 && DV <= 128 ? 2 : 1, ROWS = 64 * MT, TM = ROWS / G, NT = DV / 8, UNIT = 128 };
+enum { MT = DK <= 128 && DV <= 128 ? 2 : 1, ROWS = 64 * MT, TM = ROWS / G, NT = DV / 8, UNIT = 128, FIXED = 2 };
 // A row in shared memory: 16-byte parts, placed so that 8 rows' same part meet no bank twice.
 enum { CK = DK / 8, CV = DV / 8, SK = CK % 8 ? CK | 1 : CK, SV = CV % 8 ? CV | 1 : CV };
 INLINE constexpr int room(int keys) { return 16 * (4 * keys * (SK + SV) + ROWS * SK) + 1024; }
@@ -53,98 +53,7 @@ __device__ u32 count[GRID];
 
 template <int STRIDE> INLINE int place(int row, int c) { return 8 * (row * STRIDE + (STRIDE % 8 ? c : c ^ (row & 7))); }
 
-// ---- queries ----
-
-// The pair p of a head: those that are rotated together, then the rest as it comes.
-INLINE int first_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p : », «»)2 * p; }
-INLINE int second_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p + HALF : », «»)2 * p + 1; }
-enum { PAIRS = (DK / 2 + 31) / 32 };
-// A lane's pairs of a head, 32 apart.
-struct Pairs {
-        float v[PAIRS][2];
-        static INLINE_IN int at(int i) { return 32 * i + TID % 32; }
-        static INLINE_IN bool in(int i) { return DK % 64 == 0 || at(i) < DK / 2; }
-        INLINE_IN void load(const float *x)
-        {
-#pragma unroll
-                for (int i = 0; i < PAIRS; i++)
-                        v[i][0] = in(i) ? x[first_of(at(i))] : 0, v[i][1] = in(i) ? x[second_of(at(i))] : 0;
-        }
-        INLINE_IN void norm(const Pairs &w)
-        {
-                float s = 0;
-                for (int i = 0; i < PAIRS; i++)
-                        s = fma1(v[i][0], v[i][0], fma1(v[i][1], v[i][1], s));
-                float r = 1.0f / sqrt_f32(warp_sum(s) / (float)DK + (float)MOE_eps);
-                for (int i = 0; i < PAIRS; i++)
-                        v[i][0] *= r * w.v[i][0], v[i][1] *= r * w.v[i][1];
-        }
-        // turn: cos and sin
-        INLINE_IN void rotate(const Pairs &turn)
-        {
-#pragma unroll
-                for (int i = 0; i < PAIRS; i++)
-                        if (at(i) < HALF) {
-                                float x = v[i][0], y = v[i][1];
-                                v[i][0] = mul1(x, turn.v[i][0]) - mul1(y, turn.v[i][1]);
-                                v[i][1] = mul1(y, turn.v[i][0]) + mul1(x, turn.v[i][1]);
-                        }
-        }
-        // To the row, and what the rounding left to row `rest`, if not negative.
-        INLINE_IN void store(int row, int rest) const
-        {
-#pragma unroll
-                for (int i = 0; i < PAIRS; i++)
-                        for (int k = 0; k < 2 && in(i); k++) {
-                                int d = k ? second_of(at(i)) : first_of(at(i));
-                                float x = v[i][k] * SCALE;
-                                u32 h = f32_f16(x);
-                                sh.query[place<SK>(row, d / 8) + d % 8] = (u16)h;
-                                if (rest >= 0)
-                                        sh.query[place<SK>(rest, d / 8) + d % 8] = (u16)f32_f16(x - f16_f32(h));
-                        }
-        }
-};
-INLINE constexpr int heads_at_once(int most) { return G % most ? heads_at_once(most - 1) : most; }
-
-// A tile's queries, rows of a token's heads; FEW: eights of heads, each followed by its rest.
-template <bool FEW> INLINE void prepare(const Args &a, const Tile &t)
-{
-        enum { AT_ONCE = FEW ? 1 : heads_at_once(8), TIMES = G / AT_ONCE };
-        for (int i = TID; i < (FEW ? 16 * HG : ROWS) * SK; i += THREADS) {
-                U4 none = {0, 0, 0, 0};
-                int row = i / SK;
-                if (FEW ? row / 16 * 8 + row % 8 >= G : row >= (int)t.n * G)
-                        *(U4 *)&sh.query[8 * i] = none;
-        }
-        moe_has(«norm», «Pairs w;
-        w.load((const float *)moe_arg(«norm»));», «»)
-        moe_if(MOE_HALF, 0, «», «double rate[PAIRS];
-        for (int i = 0; i < PAIRS; i++)
-                rate[i] = Pairs::at(i) >= HALF ? 0 : freqs[Pairs::at(i)] moe_has(«freqs», «/
-                          (double)((const float *)moe_arg(«freqs»))[Pairs::at(i)]», «»);»)
-        for (int j = TID / 32; j < (int)t.n * TIMES; j += WARPS) {
-                int i = j / TIMES, g0 = j % TIMES * AT_ONCE;
-                const float *q = (const float *)moe_arg(«q») + ((u64)(t.token + (u32)i) * HEADS + t.head * G + (u32)g0) * DK;
-                Pairs h[AT_ONCE];
-#pragma unroll
-                for (int g = 0; g < AT_ONCE; g++)
-                        h[g].load(q + g * DK);
-                moe_if(MOE_HALF, 0, «», «Pairs turn;
-                for (int k = 0; k < PAIRS; k++) {
-                        sincos_turns((double)(t.pos + i) * rate[k], turn.v[k][1], turn.v[k][0]);
-                        turn.v[k][0] *= (float)MOE_rattn, turn.v[k][1] *= (float)MOE_rattn;
-                }»)
-#pragma unroll
-                for (int g = 0; g < AT_ONCE; g++) {
-                        int head = g0 + g, row = FEW ? head / 8 * 16 + head % 8 : i * G + head;
-                        moe_has(«norm», «h[g].norm(w);», «»)
-                        moe_if(MOE_HALF, 0, «», «h[g].rotate(turn);»)
-                        h[g].store(row, FEW ? row + 8 : -1);
-                }
-        }
-}
-
+m4_include(«queries.m4»)
 // ---- keys and values ----
 
 // Rows p0 .. p0 + N - 1 of a plane, none behind `last` where that may be, by threads 0 .. OF - 1.
@@ -330,28 +239,44 @@ template <int GROUPS, int R> struct Sums {
         }
 };
 INLINE int whole_warps(int n) { return (n + 31) / 32 * 32; }
-// A sum of parts, each times 2^(its top - the highest); all tops are met first.
-struct Sum {
-        float top, total;
-        F4 o;
-        INLINE_IN void meet(float t) { top = max1(top, t); }
-        INLINE_IN void add(float t, float l, const F4 &v)
+// A row's result as the sum of N parts, each times what stands here, with the sink and the division in it.
+template <int N> struct Weights {
+        float of[N], top, total; // top and total: of the parts together, without the sink
+        INLINE_IN void set(const float (&tops)[N], const float (&totals)[N])
         {
-                float r = l == 0 ? 0 : exp2_f32(t - top);
-                total = fma1(l, r, total);
-                o.x = fma1(v.x, r, o.x), o.y = fma1(v.y, r, o.y), o.z = fma1(v.z, r, o.z), o.w = fma1(v.w, r, o.w);
+                top = -INF, total = 0;
+#pragma unroll
+                for (int i = 0; i < N; i++)
+                        top = max1(top, tops[i]);
+#pragma unroll
+                for (int i = 0; i < N; i++) {
+                        of[i] = totals[i] == 0 ? 0 : exp2_f32(tops[i] - top);
+                        total = fma1(totals[i], of[i], total);
+                }
+        }
+        INLINE_IN F4 sum(const F4 (&v)[N], float by) const
+        {
+                F4 o = {0, 0, 0, 0};
+#pragma unroll
+                for (int i = 0; i < N; i++) {
+                        float r = of[i] * by;
+                        o.x = fma1(v[i].x, r, o.x), o.y = fma1(v[i].y, r, o.y), o.z = fma1(v[i].z, r, o.z), o.w = fma1(v[i].w, r, o.w);
+                }
+                return o;
         }
 };
-// Values d .. d + 3 of a row, if they are in it, by lanes that come in fours.
-INLINE void put(const Args &a, const Tile &t, int row, int d, const Sum &s, bool in)
+// What a row's sum is multiplied by in the end.
+INLINE float last_factor(const Args &a, float top, float total, u32 head)
 {
-        u32 token = t.token + (u32)(row / G), head = t.head * G + (u32)(row % G);
-        float by = 1.0f / s.total;
-        moe_has(«sinks», «float sink = LOG2E * ((const float *)moe_arg(«sinks»))[head], high = max1(s.top, sink), r = exp2_f32(s.top - high);
-        by = r / (s.total * r + exp2_f32(sink - high));», «»)
-        float x[4] = {s.o.x * by, s.o.y * by, s.o.z * by, s.o.w * by};
+        moe_has(«sinks», «float sink = LOG2E * ((const float *)moe_arg(«sinks»))[head], high = max1(top, sink), r = exp2_f32(top - high);
+        return r / (total * r + exp2_f32(sink - high));», «(void)a, (void)top, (void)head;
+        return 1.0f / total;»)
+}
+// Values 4 lane .. of a row from column d on, by lanes that come in fours.
+INLINE void put(const Args &a, u32 token, u32 head, int d, const F4 &o, bool in)
+{
         u64 at = ((u64)token * HEADS + head) * DV + (u32)d;
-moe_if(MOE_out, q8, «        float scale, sum;
+moe_if(MOE_out, q8, «        float x[4] = {o.x, o.y, o.z, o.w}, scale, sum;
         u8 *q = (u8 *)moe_arg(«out0»);
         float *scales = (float *)(q + (u64)a.dim->n_tok * HEADS * DV), *sums = scales + (u64)a.dim->n_tok * HEADS * DV / 16;
         u32 code = quantize4(x, scale, sum);
@@ -361,8 +286,10 @@ moe_if(MOE_out, q8, «        float scale, sum;
                         scales[at / 16] = scale, sums[at / 16] = sum;
         }
 », «        if (in)
-                *(F4 *)((float *)moe_arg(«out0») + at) = F4{x[0], x[1], x[2], x[3]};
+                *(F4 *)((float *)moe_arg(«out0») + at) = o;
 »)}
+// A row by a warp, several at a time: each alone waits for one step after the other.
+enum { AT_A_TIME = 4 };
 
 // How a tile's warps share it: IN_GROUP warps have its rows, M times 16 each, and each group N keys at a time, SHARE of a unit.
 template <bool FEW_> struct Shape {
@@ -375,7 +302,36 @@ template <class S> INLINE int row_of(int m, int h)
         int rows = TID / 32 % S::IN_GROUP;
         return (S::FEW ? 8 * rows : 16 * (S::M * rows + m) + 8 * h) + TID % 32 / 4;
 }
-// The groups' sums joined: to the result, or, where the tile is not whole, to part `far`.
+// The groups' sums of a row joined, columns d0 ..: to the result, or, where the tile is not whole, to part `far`.
+template <class S> INLINE void finish_row(const Args &a, const Tile &t, int row, int d0, int far)
+{
+        typedef Sums<S::GROUPS, S::R> Here;
+        Weights<S::GROUPS> w;
+        float tops[S::GROUPS], totals[S::GROUPS];
+#pragma unroll
+        for (int g = 0; g < S::GROUPS; g++)
+                tops[g] = sh.part[g].top[row], totals[g] = sh.part[g].total[row];
+        w.set(tops, totals);
+        u32 token = t.token + (u32)row / G, head = t.head * G + (u32)row % G;
+        float by = far < 0 ? last_factor(a, w.top, w.total, head) : 1;
+        if (far >= 0 && d0 == 0 && TID % 32 == 0)
+                far_part[far].top[row] = w.top, far_part[far].total[row] = w.total;
+#pragma unroll
+        for (int d = 0; d < Here::COLS; d += 128) {
+                int at = d + 4 * (TID % 32);
+                bool in = (Here::COLS % 128 == 0 || at < Here::COLS) && (DV % 128 == 0 || d0 + at < DV);
+                F4 v[S::GROUPS];
+#pragma unroll
+                for (int g = 0; g < S::GROUPS; g++)
+                        v[g] = *(const F4 *)(Here::at(g, row, in ? at / 8 : 0) + at % 8);
+                F4 o = w.sum(v, by);
+                if (far < 0)
+                        put(a, token, head, d0 + at, o, in);
+                else if (in)
+                        far_o[far][row][(d0 + at) / 4] = o;
+        }
+}
+// The groups' sums joined, through shared memory.
 template <class S> INLINE void finish(const Args &a, const Tile &t, const Walk<S::M, S::FEW> &w, int far)
 {
         typedef Sums<S::GROUPS, S::R> Here;
@@ -407,25 +363,8 @@ template <class S> INLINE void finish(const Args &a, const Tile &t, const Walk<S
                                 }
                 barrier();
 #pragma unroll 1
-                for (int i = TID; i < whole_warps((int)t.n * G * (Here::COLS / 4)); i += THREADS) {
-                        int row = i / (Here::COLS / 4), d = i % (Here::COLS / 4) * 4;
-                        bool in = row < (int)t.n * G && k * Here::COLS + d < DV;
-                        row = in ? row : 0;
-                        Sum sum = {-INF, 0, {0, 0, 0, 0}};
-#pragma unroll
-                        for (int g = 0; g < S::GROUPS; g++)
-                                sum.meet(sh.part[g].top[row]);
-#pragma unroll
-                        for (int g = 0; g < S::GROUPS; g++)
-                                sum.add(sh.part[g].top[row], sh.part[g].total[row], *(const F4 *)(Here::at(g, row, d / 8) + d % 8));
-                        if (far < 0) {
-                                put(a, t, row, k * Here::COLS + d, sum, in);
-                        } else if (in) {
-                                far_o[far][row][(k * Here::COLS + d) / 4] = sum.o;
-                                if (k == 0 && d == 0)
-                                        far_part[far].top[row] = sum.top, far_part[far].total[row] = sum.total;
-                        }
-                }
+                for (int row = TID / 32; row < (int)t.n * G; row += WARPS)
+                        finish_row<S>(a, t, row, k * Here::COLS, far);
         }
         barrier();
 }
@@ -493,22 +432,47 @@ INLINE void join(const Args &a, const Tile &t, u32 first, u32 last)
         publish();
         if (TID == 0)
                 count[first] = 0;
+        int lane = TID % 32;
 #pragma unroll 1
-        for (int i = TID; i < whole_warps((int)t.n * G * (DV / 4)); i += THREADS) {
-                int row = i / (DV / 4), d = i % (DV / 4) * 4;
-                bool in = row < (int)t.n * G;
-                row = in ? row : 0;
-                Sum s = {-INF, 0, {0, 0, 0, 0}};
-#pragma unroll 4
-                for (int p = 0; p < parts; p++)
-                        s.meet(load_far(&far_part[part_of(p, first)].top[row]));
-#pragma unroll 4
-                for (int p = 0; p < parts; p++) {
-                        int at = part_of(p, first);
-                        s.add(load_far(&far_part[at].top[row]), load_far(&far_part[at].total[row]), load_far4(&far_o[at][row][d / 4]));
+        for (int row0 = TID / 32; row0 < (int)t.n * G; row0 += AT_A_TIME * WARPS)
+#pragma unroll
+                for (int d = 0; d < DV; d += 128) {
+                        float top[AT_A_TIME], total[AT_A_TIME];
+                        F4 o[AT_A_TIME];
+                        int at = DV % 128 == 0 || d + 4 * lane < DV ? d + 4 * lane : 0;
+#pragma unroll
+                        for (int j = 0; j < AT_A_TIME; j++)
+                                top[j] = -INF, total[j] = 0, o[j] = {0, 0, 0, 0};
+#pragma unroll 1
+                        for (int p = 0; p < parts; p++) {
+                                int part = part_of(p, first);
+                                float tops[AT_A_TIME][2], totals[AT_A_TIME][2];
+                                F4 v[AT_A_TIME][2];
+#pragma unroll
+                                for (int j = 0; j < AT_A_TIME; j++) {
+                                        int row = row0 + j * WARPS < ROWS ? row0 + j * WARPS : 0;
+                                        tops[j][0] = top[j], totals[j][0] = total[j], v[j][0] = o[j];
+                                        tops[j][1] = load_far(&far_part[part].top[row]), totals[j][1] = load_far(&far_part[part].total[row]);
+                                        v[j][1] = load_far4(&far_o[part][row][at / 4]);
+                                }
+#pragma unroll
+                                for (int j = 0; j < AT_A_TIME; j++) {
+                                        Weights<2> w;
+                                        w.set(tops[j], totals[j]);
+                                        top[j] = w.top, total[j] = w.total, o[j] = w.sum(v[j], 1);
+                                }
+                        }
+#pragma unroll
+                        for (int j = 0; j < AT_A_TIME; j++) {
+                                int row = row0 + j * WARPS;
+                                if (row >= (int)t.n * G)
+                                        break;
+                                u32 head = t.head * G + (u32)row % G;
+                                float by = last_factor(a, top[j], total[j], head);
+                                F4 x = {o[j].x * by, o[j].y * by, o[j].z * by, o[j].w * by};
+                                put(a, t.token + (u32)row / G, head, at, x, DV % 128 == 0 || d + 4 * lane < DV);
+                        }
                 }
-                put(a, t, row, d, s, in);
-        }
 }
 
 moe_kernel
@@ -519,6 +483,7 @@ moe_kernel
         u32 n_tok = a.dim->n_tok;
         Shares share = find_cuts(seq, pos, n_tok);
         u32 at = cut[0].at, end = cut[1].at;
+        load_common(a);
         pdl_wait();
         if (BX >= share.blocks || at >= end)
                 return;
@@ -529,7 +494,7 @@ moe_kernel
 #pragma unroll 1
         while (at < end) {
                 t.pos = pos[t.token], t.last = t.pos + (i32)t.n - 1, t.base = low_of(t.pos) / UNIT * UNIT;
-                u32 stop = start + units_of(t.pos), to = end < stop ? end : stop;
+                u32 stop = start + width_of(t.pos), to = end < stop ? end : stop;
                 u64 row = ((u64)(u32)seq[t.token] * KVH + t.head) * a.dim->n_ctx;
                 t.keys = (const u16 *)moe_arg(«kv») + row * DK, t.values = (const u16 *)moe_arg(«kvv») + row * DV;
                 if (at < to) {
@@ -538,9 +503,9 @@ moe_kernel
                         bool whole = at == start && to == stop;
                         int far = whole ? -1 : at == start ? 2 * (int)first : 2 * (int)BX + 1;
                         if (t.n == 1)
-                                attend_tile<true>(a, t, (i32)(at - start), (i32)(to - start), far);
+                                attend_tile<true>(a, t, (i32)units_before(at - start), (i32)units_before(to - start), far);
                         else
-                                attend_tile<false>(a, t, (i32)(at - start), (i32)(to - start), far);
+                                attend_tile<false>(a, t, (i32)units_before(at - start), (i32)units_before(to - start), far);
                         if (!whole)
                                 join(a, t, first, last);
                 }
