@@ -377,37 +377,36 @@ INLINE void ldmatrix_turned(u32 (&d)[4], const void *row)
 }
 
 // Products on tensor cores by a group of four warps, lanes in step: acc += a x, 64 rows of 16 values times 8 NB columns. A warp has 16
-// of the rows; a and acc[n], of columns 8 n .., are laid out as mma_f16 has them. x, in shared memory: for each half of the 16 values
-// the columns' 8 values, 16 bytes each. The products are asked for between tile_begin and tile_end and done at tile_wait, which leaves
-// the last LEFT batches: until then neither a nor x nor acc is touched. What x holds is handed over by tile_fence and a barrier.
+// of the rows; a and acc[n], of columns 8 n .., are laid out as mma_f16 has them. x[at ..], in shared memory: the columns' first 8
+// values, 16 bytes each, and `apart` of those on the columns' other 8. The products are asked for between tile_begin and tile_end and
+// done at tile_wait: until then neither a nor x nor acc is touched. What x holds is handed over by tile_fence and a barrier.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 INLINE void tile_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 INLINE void tile_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 INLINE void tile_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int LEFT> INLINE void tile_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory"); }
-// Blocks of 8 columns 128 bytes apart, the halves 128 nb.
-INLINE u64 tile_at(const U4 *x, int nb) { return (u64)(shared_at(x) >> 4 & 0x3fff) | (u64)(8 * nb) << 16 | (u64)8 << 32; }
-m4_define(«moe_tile_product», «INLINE void tile_product(float (&d)[$1][4], const u32 (&a)[4], const U4 *x)
+INLINE void tile_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+INLINE u64 tile_at(const U4 *x, int at, int apart) { return (u64)((shared_at(x) >> 4) + (u32)(apart << 16) + (u32)at) | (u64)8 << 32; }
+m4_define(«moe_tile_product», «INLINE void tile_product(float (&d)[$1][4], const u32 (&a)[4], const U4 *x, int at, int apart)
 {
         asm volatile("{ .reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n«»m4_eval(8 * $1)k16.f32.f16.f16 {%0«»moe_for(«I», 1, m4_eval(4 * $1 - 1), «, %I»)}, {%m4_eval(4 * $1), %m4_eval(4 * $1 + 1), %m4_eval(4 * $1 + 2), %m4_eval(4 * $1 + 3)}, %m4_eval(4 * $1 + 4), p, 1, 1, 0; }"
                      : "+f"(d[0][0])«»moe_for(«I», 1, m4_eval(4 * $1 - 1), «, "+f"(d[m4_eval(I / 4)][m4_eval(I % 4)])»)
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile_at(x, $1))
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile_at(x, at, apart))
                      : "memory");
 }
 »)m4_dnl
-moe_tile_product(1)moe_tile_product(2)moe_tile_product(4)moe_tile_product(8)moe_tile_product(16)m4_dnl
+moe_for(«N», 1, 16, «moe_tile_product(N)»)m4_dnl
 #else
 INLINE void tile_fence() {}
 INLINE void tile_begin() {}
 INLINE void tile_end() {}
-template <int LEFT> INLINE void tile_wait() {}
-template <int NB> INLINE void tile_product(float (&acc)[NB][4], const u32 (&a)[4], const U4 *x)
+INLINE void tile_wait() {}
+template <int NB> INLINE void tile_product(float (&acc)[NB][4], const u32 (&a)[4], const U4 *x, int at, int apart)
 {
         int lane = TID % 32;
 #pragma unroll
         for (int n = 0; n < NB; n += 2) {
                 u32 b[4];
-                ldmatrix(b, x + lane / 8 % 2 * 8 * NB + (NB == 1 ? 0 : n + lane / 16) * 8 + lane % 8);
+                ldmatrix(b, x + at + lane / 8 % 2 * apart + (n + 1 < NB ? n + lane / 16 : n) * 8 + lane % 8);
                 u32 first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
                 mma_f16(acc[n], a, first);
                 if (n + 1 < NB)

@@ -55,18 +55,24 @@ struct Tokens {
         alignas(128) U4 x[2][ORDERS][NT * STEP / 8];
         float by[NT], back[NT];
         u32 row[NT]; // of x
+        u32 top[2];  // for codes from 0 and signed ones
+        INLINE_IN void begin()
+        {
+                if (TID < 2)
+                        top[TID] = 0x64006400 + (u32)TID * 0x800080;
+        }
 };
 
 // All threads of the block, from wherever they come.
 INLINE void meet() { part_barrier(1, THREADS); }
 
-// Codes 0 2 and 1 3 of a word, less ZERO: 1024 + code is the f16 whose low bits the code is; signed codes with 128 more.
-template <int ZERO, bool SIGNED> INLINE void halves(u32 w, u32 &even, u32 &odd)
+// Codes 0 2 and 1 3 of a word, less ZERO: 1024 + code is the f16 whose low bits the code is; signed codes with 128 more. top: 1024
+// twice, turned over where codes are signed, of which the compiler must not know that it is constant: masked codes take it up in one
+// instruction only from a register.
+template <int ZERO> INLINE void halves(u32 w, u32 top, u32 &even, u32 &odd)
 {
-        if (SIGNED)
-                w ^= 0x80808080;
-        even = sub_f16x2((w & 0x00ff00ff) | 0x64006400, 0x64006400 + ZERO * 0x10001);
-        odd = sub_f16x2((w >> 8 & 0x00ff00ff) | 0x64006400, 0x64006400 + ZERO * 0x10001);
+        even = sub_f16x2((w & 0x00ff00ff) ^ top, 0x64006400 + ZERO * 0x10001);
+        odd = sub_f16x2((w >> 8 & 0x00ff00ff) ^ top, 0x64006400 + ZERO * 0x10001);
 }
 // A scale as two f16, and what is taken off behind it, each twice.
 struct Factor {
@@ -121,15 +127,16 @@ template <class W, int K> struct Rows {
                         if (first + p < last)
                                 fetch(first + p);
         }
-        // Words of codes, and what they are multiplied by, of step s of the piece.
+        // Words of codes, and what they are multiplied by, of step s of the piece; by: of step s - 1.
         INLINE_IN void codes(int s, u32 (&c)[2][4], Factor (&by)[2]) const
         {
-                int j = s / G, g = s % G, u = here(4 * j + TID % 4);
+                int j = s / G, g = s % G, u = 4 * j + TID % 4;
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                         float scale, m;
                         w[j][r].group(u, g, c[r], scale, m);
-                        by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
+                        if (g % W::SAME == 0)
+                                by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
                 }
         }
         // Which group of 16 values of a row the lane's codes of step s are.
@@ -141,20 +148,20 @@ template <int K> struct Acts {
         const u8 *q;
         const float *d;
         INLINE_IN Acts(const void *x, u32 rows) : q((const u8 *)x), d((const float *)((const u8 *)x + (u64)rows * K)) {}
-        // What each of N tokens is scaled by.
-        template <int N> INLINE_IN void weigh(Tokens &t) const
+        // What each of the first n tokens is scaled by.
+        INLINE_IN void weigh(Tokens &t, int n) const
         {
-                enum { LANES = THREADS / N < 32 ? THREADS / N : 32 };
+                enum { LANES = THREADS / NT < 32 ? THREADS / NT : 32 };
                 int i = TID / LANES;
                 float top = 0;
                 const F4 *p = (const F4 *)(d + (u64)t.row[i] * (K / 16));
 #pragma unroll 8
-                for (int k = TID % LANES; k < K / 64; k += LANES) {
+                for (int k = TID % LANES; k < K / 64 && i < n; k += LANES) {
                         F4 v = p[k];
-                        top = max1(top, max1(max1(v.x, v.y), max1(v.z, v.w)));
+                        top = max_f32(top, max_f32(max_f32(v.x, v.y), max_f32(v.z, v.w)));
                 }
                 for (int m = LANES / 2; m; m /= 2)
-                        top = max1(top, shfl_xor(top, m));
+                        top = max_f32(top, shfl_xor(top, m));
                 u32 e = f32_bits(top) >> 23;
                 e = e < 8 ? 8 : e > 253 ? 253 : e;
                 if (TID % LANES == 0)
@@ -162,27 +169,40 @@ template <int K> struct Acts {
         }
 };
 
-// A thread's part of a step's tokens' values, on their way to shared memory: 16 values of every EACH-th token.
-template <class W, int K, int NB> struct Part {
-        enum { EACH = THREADS / ORDERS / 4, MANY = (8 * NB + EACH - 1) / EACH };
+// A thread's part of a step's tokens' values, on their way to shared memory: 16 values of every EACH-th token. Whole warps leave out
+// the tokens that are not there; what lies in their place spoils only their own columns.
+template <class W, int K> struct Part {
+        enum { EACH = THREADS / ORDERS / 4, MANY = (NT + EACH - 1) / EACH };
         U4 q[MANY];
         float d[MANY];
+        u32 row[MANY]; // where it begins, in groups of 16 values
+        int n;
         static INLINE_IN int order() { return ORDERS == 1 ? 0 : TID / GROUP; }
         static INLINE_IN int token(int i) { return i * EACH + TID / 4 % EACH; }
-        static INLINE_IN bool has(int i) { return 8 * NB % EACH == 0 || token(i) < 8 * NB; }
-        INLINE_IN void ask(const Tokens &t, const Acts<K> &x, int piece, int s)
+        INLINE_IN bool has(int i) const { return token(i) / 8 * 8 < n; }
+        INLINE_IN void begin(const Tokens &t, int tokens)
+        {
+                n = tokens < NT ? tokens : NT;
+#pragma unroll
+                for (int i = 0; i < MANY; i++)
+                        row[i] = has(i) ? t.row[token(i)] * (K / 16) : 0;
+        }
+        INLINE_IN void ask(const Acts<K> &x, int piece, int s)
         {
                 int at = Rows<W, K>::place(piece, s);
 #pragma unroll
                 for (int i = 0; i < MANY; i++) {
-                        U4 none = {0, 0, 0, 0};
-                        bool in = has(i) && at < K / 16;
-                        u32 row = in ? t.row[token(i)] : 0;
-                        q[i] = in ? *(const U4 *)(x.q + (u64)row * K + (u32)at * 16) : none;
-                        d[i] = in ? x.d[(u64)row * (K / 16) + (u32)at] : 0;
+                        u32 from = row[i] + (u32)at;
+                        if (has(i) && at < K / 16) {
+                                q[i] = ((const U4 *)x.q)[from];
+                                d[i] = x.d[from];
+                        } else if (K % CK) {
+                                q[i] = U4{0, 0, 0, 0};
+                                d[i] = 0;
+                        }
                 }
         }
-        INLINE_IN void put(Tokens &t, int buffer) const
+        INLINE_IN void put(Tokens &t, int buffer, u32 top) const
         {
 #pragma unroll
                 for (int i = 0; i < MANY; i++) {
@@ -194,57 +214,71 @@ template <class W, int K, int NB> struct Part {
 #pragma unroll
                         for (int w = 0; w < 4; w++) {
                                 u32 even, odd;
-                                halves<128, true>(word(q[i], w), even, odd);
-                                to[2 * w * 8 * NB * 4] = f.template of<false>(even);
-                                to[(2 * w + 1) * 8 * NB * 4] = f.template of<false>(odd);
+                                halves<128>(word(q[i], w), top, even, odd);
+                                to[2 * w * NT * 4] = f.template of<false>(even);
+                                to[(2 * w + 1) * NT * 4] = f.template of<false>(odd);
                         }
                 }
         }
 };
 
-// acc: += the products of the thread's rows, whose first piece is on its way, with 8 NB tokens over pieces first .. last - 1 of K.
-template <class W, int K, int NB> INLINE void times(Rows<W, K> &w, Tokens &t, const Acts<K> &x, int first, int last, float (&acc)[NB][4])
+// acc: += the products of a step, of the first NB blocks of 8 tokens.
+template <int NB> INLINE void multiply(float (&all)[NT / 8][4], const u32 (&f)[4][4], const Tokens &t, int at)
 {
-        Part<W, K, NB> part;
-        part.ask(t, x, first, 0);
-        x.template weigh<8 * NB>(t);
+        float (&acc)[NB][4] = (float (&)[NB][4])all;
+        tile_begin();
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+                tile_product(acc, f[i], t.x[0][0], at + 2 * i * NT, NT);
+        tile_end();
+}
+// Usage: moe_sizes(F, ARGS, N, STEP): F<NB> ARGS with as few blocks of 8 tokens as hold N, in STEPs down from NT.
+m4_define(«moe_sizes», «moe_arity(«moe_sizes», 4, $#)moe_sizes_of(«$1», «$2», «$3», $4, MOE_NT)»)m4_dnl
+m4_define(«moe_sizes_of», «m4_ifelse(m4_eval($5 > $4), 1, «if ($3 > m4_eval($5 - $4))
+                                $1<m4_eval($5 / 8)>$2;
+                        else moe_sizes_of(«$1», «$2», «$3», $4, m4_eval($5 - $4))», «$1<m4_eval($5 / 8)>$2;»)»)m4_dnl
+
+// acc: += the products of the thread's rows, whose first piece is on its way, with n tokens over pieces first .. last - 1 of K.
+template <class W, int K> INLINE void times(Rows<W, K> &w, Tokens &t, const Acts<K> &x, int first, int last, int n, float (&acc)[NT / 8][4])
+{
+        Part<W, K> part;
+        u32 top = t.top[!W::MIN], top_x = t.top[1];
+        part.begin(t, n);
+        part.ask(x, first, 0);
+        x.weigh(t, n);
         meet();
-        part.put(t, 0);
-        part.ask(t, x, first, 1);
+        part.put(t, 0, top_x);
         tile_fence();
+        part.ask(x, first, 1);
         meet();
 #pragma unroll 1
         for (int p = first; p < last; p++) {
+                Factor by[2];
 #pragma unroll
                 for (int s = 0; s < STEPS; s++) {
-                        const U4 *from = t.x[s % 2][part.order()];
                         u32 c[2][4], f[4][4];
-                        Factor by[2];
                         w.codes(s, c, by);
 #pragma unroll
                         for (int i = 0; i < 4; i++) {
 #pragma unroll
                                 for (int r = 0; r < 2; r++) {
                                         u32 even, odd;
-                                        halves<W::CENTRE, !W::MIN>(c[r][i], even, odd);
+                                        halves<W::CENTRE>(c[r][i], top, even, odd);
                                         f[i][r] = by[r].template of<(bool)W::MIN>(even);
                                         f[i][r + 2] = by[r].template of<(bool)W::MIN>(odd);
                                 }
-                                if (i % 2 == 0)
-                                        continue;
-                                tile_begin();
-                                tile_product(acc, f[i - 1], from + (i - 1) * 16 * NB);
-                                tile_product(acc, f[i], from + i * 16 * NB);
-                                tile_end();
                         }
+                        int at = (s % 2 * ORDERS + part.order()) * (NT * STEP / 8);
+                        moe_sizes(«multiply», «(acc, f, t, at)», «n», 16)
+                        part.put(t, (s + 1) % 2, top_x);
+                        // the fence waits for loads too
+                        tile_fence();
                         if (s == 0 && p + 1 + FAR < last)
                                 w.fetch(p + 1 + FAR);
                         if (s == STEPS - 1 && p + 1 < last)
                                 w.load(p + 1);
-                        part.put(t, (s + 1) % 2);
-                        part.ask(t, x, p + (s + 2) / STEPS, (s + 2) % STEPS);
-                        tile_fence();
-                        tile_wait<0>();
+                        part.ask(x, p + (s + 2) / STEPS, (s + 2) % STEPS);
+                        tile_wait();
                         meet();
                 }
         }
@@ -295,10 +329,3 @@ template <int E> struct Tiles {
                 return {e, off[e] + from, (int)(left < each ? left : each)};
         }
 };
-
-// Usage: moe_tiles(F, ARGS, N, LEAST, STEP): F<NB> ARGS with as few tiles of 8 tokens as hold N, of LEAST tokens, STEP times that,
-// .., NT. Each size is code of its own, which takes its time to compile.
-m4_define(«moe_tiles», «moe_arity(«moe_tiles», 5, $#)moe_tiles_of(«$1», «$2», «$3», $4, $5)$1«»<NT / 8>$2;»)m4_dnl
-m4_define(«moe_tiles_of», «m4_ifelse(m4_eval($4 < MOE_NT), 1, «if ($3 <= $4)
-                        $1«»<m4_eval($4 / 8)>$2;
-                else moe_tiles_of(«$1», «$2», «$3», m4_eval($5 * $4), $5)», «»)»)m4_dnl

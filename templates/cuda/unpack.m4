@@ -6,6 +6,7 @@
 //   at(u, g)   which group of 16 of the row group g of unit u is
 //   group      its codes as 4 words of 4 signed bytes, s and m: value = s * code - m; MIN 0: m is 0
 //   CENTRE     of the codes, by 128 where they are signed (MIN 0): m is near s * CENTRE
+//   SAME       so many neighbouring groups of a unit have the same s and m
 // W16 .. W1 load weights; K16 what other lanes load too.
 #define A16(n) (((n) + 15) / 16 * 16)
 INLINE void nibbles(const U4 &q, u32 g, u32 (&w)[4])

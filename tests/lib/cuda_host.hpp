@@ -420,7 +420,7 @@ struct Products {
                 float (*acc)[4];
                 const u32 *a;
                 const U4 *x;
-                int nb;
+                int nb, apart;
                 unsigned batch;
         } product[16];
 };
@@ -431,40 +431,33 @@ INLINE void tile_end()
 {
         products[host::now].begun++;
 }
-template <int NB> INLINE void tile_product(float (&acc)[NB][4], const u32 (&a)[4], const U4 *x)
+template <int NB> INLINE void tile_product(float (&acc)[NB][4], const u32 (&a)[4], const U4 *x, int at, int apart)
 {
         Products *p = &products[host::now];
-        host::check((u64)x % 16 == 0, "a tile is not aligned");
         host::check(p->n < 16, "too many products at a time");
-        p->product[p->n++] = {acc, a, x, NB, p->begun};
+        p->product[p->n++] = {acc, a, x + at, NB, apart, p->begun};
 }
-ONCE void tile_wait_but(unsigned left)
+ONCE void tile_wait()
 {
         Products *p = &products[host::now];
         int warp = host::now / 32 * 32, lane = host::now % 32;
-        unsigned done = 0;
         host::yield(host::AT_WARP);
-        for (; done < p->n && p->product[done].batch + left < p->begun; done++) {
-                auto &t = p->product[done];
+        for (unsigned j = 0; j < p->n; j++) {
+                auto &t = p->product[j];
+                host::check(t.batch < p->begun, "waits for a batch that has not ended");
                 for (int k = 0; k < 16; k++) {
                         // as mma.m16n8k16 has its operands
-                        const u32 *a = products[warp + lane / 4 * 4 + k % 8 / 2].product[done].a + k / 8 * 2;
+                        const u32 *a = products[warp + lane / 4 * 4 + k % 8 / 2].product[j].a + k / 8 * 2;
                         float v[2] = {f16_f32(a[0] >> k % 2 * 16 & 0xffff), f16_f32(a[1] >> k % 2 * 16 & 0xffff)};
                         for (int i = 0; i < 4 * t.nb; i++) {
-                                const U4 *x = t.x + (k / 8 * t.nb + i / 4) * 8 + lane % 4 * 2 + i % 2;
+                                const U4 *x = t.x + k / 8 * t.apart + i / 4 * 8 + lane % 4 * 2 + i % 2;
                                 t.acc[i / 4][i % 4] += v[i % 4 / 2] * f16_f32(((const u16 *)x)[k % 8]);
                         }
                 }
         }
         host::yield(host::AT_WARP);
-        p->n -= done;
-        for (unsigned i = 0; i < p->n; i++)
-                p->product[i] = p->product[i + done];
+        p->n = 0;
         host::yield(host::AT_WARP);
-}
-template <int LEFT> INLINE void tile_wait()
-{
-        tile_wait_but(LEFT);
 }
 
 // ---- the scheduler ----

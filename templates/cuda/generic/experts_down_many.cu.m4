@@ -66,6 +66,7 @@ INLINE void sum(const Args &a, u32 part, int n)
 
 // Piece of work `item`: its tile, which of its pairs this thread looks after, and its weights on their way.
 struct Work {
+        enum { PIECES = Rows<W, K>::PIECES };
         const Args &a;
         const u32 *pairs;
         Rows<W, K> w;
@@ -81,20 +82,25 @@ struct Work {
                 at = sh.tiles.find(item % sh.tiles.start[E]);
                 pair = pairs[at.first + (u32)(TID < at.n ? TID : at.n - 1)];
                 w.at((const u8 *)moe_arg(«down») + (u64)at.e * H * Row<W, K>::BYTES, (int)part * RPB + TID / GROUP * 64, H);
-                w.begin(0, Rows<W, K>::PIECES);
+                w.begin(0, PIECES);
         }
         // The work that was asked for; then asks for the next.
-        template <int NB> INLINE_IN void tile(u32 T)
+        INLINE_IN void work(u32 T)
         {
-                float acc[NB][4] = {};
+                float acc[NT / 8][4] = {};
                 Acts<K> x(moe_arg(«x»), T * KTOP);
-                times(w, sh.t, x, 0, Rows<W, K>::PIECES, acc);
                 int from = (int)part * RPB + TID / GROUP * 64, n = at.n;
-                u32 e = at.e;
+                u32 e = at.e, here = part;
+                if (TID < NT)
+                        sh.t.row[TID] = pair;
+                meet();
+                times(w, sh.t, x, 0, PIECES, n, acc);
                 ask(item + MOE_SPLIT);
 #pragma unroll
-                for (int i = 0; i < 4 * NB; i++) {
+                for (int i = 0; i < NT / 2; i++) {
                         int t = token_of(i), r = from + row_of(i);
+                        if (i / 4 * 8 >= n)
+                                break;
                         float y = acc[i / 4][i % 4] * sh.t.back[t];
                         if (t < n && r < H) {
                                 moe_has(«down_b», «y += ((const float *)moe_arg(«down_b»))[(u64)e * H + (u32)r];», «»)
@@ -102,6 +108,8 @@ struct Work {
                         }
                 }
                 (void)e;
+                sum(a, here, n);
+                meet();
         }
 };
 
@@ -111,18 +119,11 @@ moe_kernel
         pdl_wait();
         u32 T = a.dim->n_tok;
         const u32 *off = (const u32 *)moe_arg(«order»);
+        sh.t.begin();
         sh.tiles.count(off);
         Work work = {a, off + E + 1};
         work.ask(BX);
 #pragma unroll 1
-        while (work.exists()) {
-                u32 part = work.part;
-                int n = work.at.n;
-                if (TID < NT)
-                        sh.t.row[TID] = work.pair;
-                meet();
-                moe_tiles(«work.template tile», «(T)», «n», 16, 2)
-                sum(a, part, n);
-                meet();
-        }
+        while (work.exists())
+                work.work(T);
 }

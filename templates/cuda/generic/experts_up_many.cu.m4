@@ -17,10 +17,11 @@ struct Shared {
         Tokens t;
         Tiles<E> tiles;
         u32 pair[NT]; // where each result goes; over KTOP: its token
-        alignas(16) float h[NT][PART + 4];
+        float h[2][NT][PART + 4]; // of gate and of up
 };
 SHARED(Shared)
 
+INLINE float result(int t, int at) { return glu(sh.h[0][t][at], sh.h[1][t][at]); }
 // Results of the first n tokens, out of sh.h.
 INLINE void put(const Args &a, u32 T, int from, int n)
 {
@@ -33,7 +34,7 @@ moe_if(MOE_out, q8, «        u8 *q = (u8 *)moe_arg(«out0»);
                 bool in = t < n && from + at < F;
                 float v[4], scale, sum;
                 for (int c = 0; c < 4; c++)
-                        v[c] = in ? sh.h[in ? t : 0][at + c] : 0;
+                        v[c] = in ? result(t, at + c) : 0;
                 u32 code = quantize4(v, scale, sum);
                 if (in) {
                         u64 p = (u64)sh.pair[t] * F + (u32)(from + at);
@@ -44,12 +45,13 @@ moe_if(MOE_out, q8, «        u8 *q = (u8 *)moe_arg(«out0»);
         }
 », «        for (int i = TID; i < n * PART; i += THREADS)
                 if (from + i % PART < F)
-                        ((float *)moe_arg(«out0»))[(u64)sh.pair[i / PART] * F + (u32)(from + i % PART)] = sh.h[i / PART][i % PART];
+                        ((float *)moe_arg(«out0»))[(u64)sh.pair[i / PART] * F + (u32)(from + i % PART)] = result(i / PART, i % PART);
         (void)T;
 »)}
 
 // One matrix: gate (group 0) or up.
 template <class W> struct Matrix {
+        enum { PIECES = Rows<W, K>::PIECES };
         const Args &a;
         const u8 *base;
         const float *bias; // or 0
@@ -58,54 +60,49 @@ template <class W> struct Matrix {
         // Piece of work `item`: its tile, which of its pairs this thread looks after, and its weights on their way.
         u32 item, pair;
         Tile at;
-        INLINE_IN bool ask(u32 i)
+        INLINE_IN bool exists() const { return item < sh.tiles.start[E] * PARTS; }
+        INLINE_IN void ask(u32 i)
         {
                 item = i;
-                if (item >= sh.tiles.start[E] * PARTS)
-                        return false;
+                if (!exists())
+                        return;
                 at = sh.tiles.find(item / PARTS);
                 pair = pairs[at.first + (u32)(TID < at.n ? TID : at.n - 1)];
                 w.at(base + (u64)at.e * F * Row<W, K>::BYTES, (int)(item % PARTS) * PART, F);
-                w.begin(0, Rows<W, K>::PIECES);
-                return true;
+                w.begin(0, PIECES);
         }
         // The work that was asked for; then asks for the next.
-        template <int NB> INLINE_IN void tile(u32 T)
+        INLINE_IN void work(u32 T)
         {
-                float acc[NB][4] = {};
+                float acc[NT / 8][4] = {};
                 Acts<K> x(moe_arg(«x»), T);
-                times(w, sh.t, x, 0, Rows<W, K>::PIECES, acc);
                 int part = (int)(item % PARTS) * PART, n = at.n;
                 u32 e = at.e;
+                if (TID < NT)
+                        sh.pair[TID] = pair, sh.t.row[TID] = pair / KTOP;
+                meet();
+                times(w, sh.t, x, 0, PIECES, n, acc);
                 ask(item + MOE_SPLIT);
 #pragma unroll
-                for (int g = 1; g >= 0; g--) {
-                        for (int i = 0; i < 4 * NB; i++) {
-                                int t = token_of(i), r = row_of(i);
-                                float y = acc[i / 4][i % 4] * sh.t.back[t];
-                                if (TID / GROUP != g || part + r >= F)
-                                        continue;
-                                if (bias)
-                                        y += bias[(u64)e * F + (u32)(part + r)];
-                                sh.h[t][r] = g ? y : glu(y, sh.h[t][r]);
-                        }
-                        meet();
+                for (int i = 0; i < NT / 2; i++) {
+                        int t = token_of(i), r = row_of(i);
+                        if (i / 4 * 8 >= n)
+                                break;
+                        float y = acc[i / 4][i % 4] * sh.t.back[t];
+                        if (bias && part + r < F)
+                                y += bias[(u64)e * F + (u32)(part + r)];
+                        sh.h[TID / GROUP][t][r] = y;
                 }
+                meet();
                 put(a, T, part, n);
+                meet();
         }
         INLINE_IN void run(u32 T)
         {
-                bool more = ask(BX);
+                ask(BX);
 #pragma unroll 1
-                while (more) {
-                        if (TID < NT)
-                                sh.pair[TID] = pair, sh.t.row[TID] = pair / KTOP;
-                        meet();
-                        int n = at.n;
-                        moe_tiles(«tile», «(T)», «n», 16, 2)
-                        more = item < sh.tiles.start[E] * PARTS;
-                        meet();
-                }
+                while (exists())
+                        work(T);
         }
 };
 
@@ -115,6 +112,7 @@ moe_kernel
         pdl_wait();
         u32 T = a.dim->n_tok;
         const u32 *off = (const u32 *)moe_arg(«order»);
+        sh.t.begin();
         sh.tiles.count(off);
         const u8 *gate = (const u8 *)moe_arg(«gate»), *up = (const u8 *)moe_arg(«up»);
         const float *gate_b = moe_has(«gate_b», «(const float *)moe_arg(«gate_b»)», 0), *up_b = moe_has(«up_b», «(const float *)moe_arg(«up_b»)», 0);

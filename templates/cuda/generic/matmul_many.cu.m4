@@ -12,9 +12,10 @@ m4_include(«many.m4»)
 m4_include(«types.m4»)
 enum { K = MOE_K, RPB = MOE_RPB };
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_weights(moe_fact(«TYPE_w», I))»)
+enum { SUMS = CLUSTER > 1 ? NT / 2 : 1 };
 struct Shared {
         Tokens t;
-        float sum[CLUSTER > 1 ? NT / 2 : 1][THREADS];
+        float sum[SUMS][THREADS];
 };
 SHARED(Shared)
 
@@ -38,32 +39,6 @@ INLINE void put(const To &to, int r, int t, u32 t0, u32 T, float y)
         to.out[at] = y;
 }
 
-template <int NB, class W> INLINE void tile(Rows<W, K> &w, const Acts<K> &x, const To &to, int from, int first, int last, u32 t0, u32 T)
-{
-        float acc[NB][4] = {};
-        times(w, sh.t, x, first, last, acc);
-#pragma unroll
-        for (int i = 0; i < 4 * NB; i++)
-                if (CLUSTER == 1)
-                        put(to, from + row_of(i), token_of(i), t0, T, acc[i / 4][i % 4]);
-                else
-                        sh.sum[i % (CLUSTER > 1 ? NT / 2 : 1)][TID] = acc[i / 4][i % 4];
-        if (CLUSTER == 1)
-                return;
-        cluster_arrive();
-        cluster_wait();
-#pragma unroll 1
-        for (int i = (int)BZ; i < 4 * NB; i += CLUSTER) {
-                float y = 0;
-#pragma unroll
-                for (u32 c = 0; c < CLUSTER; c++)
-                        y += *cluster_at(&sh.sum[i][TID], c);
-                put(to, from + row_of(i), token_of(i), t0, T, y);
-        }
-        cluster_arrive();
-        cluster_wait();
-}
-
 template <class W> INLINE void rows(const Args &a, const u8 *base, const To &to, u32 block)
 {
         typedef Rows<W, K> R;
@@ -74,13 +49,38 @@ template <class W> INLINE void rows(const Args &a, const u8 *base, const To &to,
         w.begin(first, last);
         pdl_wait();
         u32 T = moe_rows, t0 = BY * NT;
-        if (t0 >= T || BZ >= CLUSTER)
+        if (t0 >= T || (int)BZ >= CLUSTER)
                 return;
+        sh.t.begin();
         for (u32 t = (u32)TID; t < NT; t += THREADS)
                 sh.t.row[t] = t0 + t < T ? t0 + t : T - 1;
         meet();
         Acts<K> x(moe_arg(«x»), T);
-        moe_tiles(«tile», «(w, x, to, from, first, last, t0, T)», «T - t0», 16, 4)
+        int n = (int)(T - t0);
+        float acc[NT / 8][4] = {};
+        times(w, sh.t, x, first, last, n, acc);
+#pragma unroll
+        for (int i = 0; i < NT / 2; i++)
+                if (i / 4 * 8 >= n)
+                        break;
+                else if (CLUSTER == 1)
+                        put(to, from + row_of(i), token_of(i), t0, T, acc[i / 4][i % 4]);
+                else
+                        sh.sum[i % SUMS][TID] = acc[i / 4][i % 4];
+        if (CLUSTER == 1)
+                return;
+        cluster_arrive();
+        cluster_wait();
+#pragma unroll 1
+        for (int i = rank; i < NT / 2 && i / 4 * 8 < n; i += CLUSTER) {
+                float y = 0;
+#pragma unroll
+                for (u32 c = 0; c < CLUSTER; c++)
+                        y += *cluster_at(&sh.sum[i % SUMS][TID], c);
+                put(to, from + row_of(i), token_of(i), t0, T, y);
+        }
+        cluster_arrive();
+        cluster_wait();
 }
 
 moe_kernel

@@ -10,7 +10,7 @@ INLINE void scales_Q4_K(u32 d, u32 dmin, const u32 (&t)[3], u32 p, u32 n, float 
         m = f16_f32(dmin) * (float)(mn >> (8 * n) & 255);
 }
 struct Q4_K {
-        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 8 };
+        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 8, SAME = 2 };
         template <int K> struct At {
                 enum { M = A16(K / 256 * 2), T = 2 * M, Q = T + A16(K / 256 * 12), ROW = Q + K / 256 * 128 };
         };
@@ -26,10 +26,10 @@ struct Q4_K {
                 for (int i = 0; i < 3; i++)
                         t[i] = W2(row + At<K>::T + 12 * b + 4 * i + 2 * (u % 2));
         }
-        static INLINE_IN u32 at(u32 u, u32 g) { return 4 * u + 2 * (g % 2) + g / 2; }
+        static INLINE_IN u32 at(u32 u, u32 g) { return 4 * u + g; }
         INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
-                nibbles(q[g / 2], g % 2, w);
-                scales_Q4_K(d, dmin, t, u % 4, g % 2, s, m);
+                nibbles(q[g % 2], g / 2, w);
+                scales_Q4_K(d, dmin, t, u % 4, g / 2, s, m);
         }
 };
