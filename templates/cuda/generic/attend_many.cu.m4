@@ -19,7 +19,7 @@ m4_include(«round.m4»)
 moe_early(«pos»)
 moe_early(«seq»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, GRID = MOE_GRID };
-enum { MT = DK <= 128 && DV <= 128 ? 2 : 1, ROWS = 64 * MT, TM = ROWS / G, NT = DV / 8, UNIT = 128, FIXED = 2 };
+enum { MT = DK <= 128 && DV <= 128 ? 2 : 1, ROWS = 64 * MT, TM = ROWS / G, NT = DV / 8, UNIT = 128, FIXED = 3 };
 // A row in shared memory: 16-byte parts, placed so that 8 rows' same part meet no bank twice.
 enum { CK = DK / 8, CV = DV / 8, SK = CK % 8 ? CK | 1 : CK, SV = CV % 8 ? CV | 1 : CV };
 INLINE constexpr int room(int keys) { return 16 * (4 * keys * (SK + SV) + ROWS * SK) + 1024; }
@@ -38,6 +38,7 @@ struct Tile {
 };
 // One group's part of a tile's result.
 struct Part { float top[ROWS], total[ROWS]; };
+struct alignas(8) F2 { float x, y; };
 struct Room {
         alignas(128) u16 ring[RING]; // keys and values; then the groups' sums
         union {
@@ -270,7 +271,7 @@ INLINE float last_factor(const Args &a, float top, float total, u32 head)
 {
         moe_has(«sinks», «float sink = LOG2E * ((const float *)moe_arg(«sinks»))[head], high = max1(top, sink), r = exp2_f32(top - high);
         return r / (total * r + exp2_f32(sink - high));», «(void)a, (void)top, (void)head;
-        return 1.0f / total;»)
+        return inverse_f32(total);»)
 }
 // Values 4 lane .. of a row from column d on, by lanes that come in fours.
 INLINE void put(const Args &a, u32 token, u32 head, int d, const F4 &o, bool in)
@@ -294,6 +295,7 @@ enum { AT_A_TIME = 4 };
 // How a tile's warps share it: IN_GROUP warps have its rows, M times 16 each, and each group N keys at a time, SHARE of a unit.
 template <bool FEW_> struct Shape {
         enum { FEW = FEW_, M = FEW ? 1 : MT, N = FEW ? 16 : NK, IN_GROUP = FEW ? HG : 4, GROUPS = FEW ? KFEW : 2, OF = 32 * IN_GROUP };
+        enum { FINISH = FEW ? 1 : AT_A_TIME }; // rows a warp brings to their end together
         enum { SHARE = UNIT / GROUPS, STEPS = SHARE / N, R = FEW ? 8 * HG : ROWS, SLOT = N * (SK + SV) * 8 };
 };
 // The row of the lane's half h of 16 rows m.
@@ -302,33 +304,55 @@ template <class S> INLINE int row_of(int m, int h)
         int rows = TID / 32 % S::IN_GROUP;
         return (S::FEW ? 8 * rows : 16 * (S::M * rows + m) + 8 * h) + TID % 32 / 4;
 }
-// The groups' sums of a row joined, columns d0 ..: to the result, or, where the tile is not whole, to part `far`.
-template <class S> INLINE void finish_row(const Args &a, const Tile &t, int row, int d0, int far)
+// The groups' sums of a warp's rows, WARPS apart, joined, columns d0 ..: to the result, or, where the tile is not whole, to part `far`.
+template <class S, int AT_A_TIME> INLINE void finish_rows(const Args &a, const Tile &t, int row0, int d0, int far)
 {
         typedef Sums<S::GROUPS, S::R> Here;
-        Weights<S::GROUPS> w;
-        float tops[S::GROUPS], totals[S::GROUPS];
+        enum { D = (Here::COLS + 127) / 128 };
+        F4 o[AT_A_TIME][D];
+        float top[AT_A_TIME], total[AT_A_TIME];
+        int lane = TID % 32, rows = (int)t.n * G;
 #pragma unroll
-        for (int g = 0; g < S::GROUPS; g++)
-                tops[g] = sh.part[g].top[row], totals[g] = sh.part[g].total[row];
-        w.set(tops, totals);
-        u32 token = t.token + (u32)row / G, head = t.head * G + (u32)row % G;
-        float by = far < 0 ? last_factor(a, w.top, w.total, head) : 1;
-        if (far >= 0 && d0 == 0 && TID % 32 == 0)
-                far_part[far].top[row] = w.top, far_part[far].total[row] = w.total;
-#pragma unroll
-        for (int d = 0; d < Here::COLS; d += 128) {
-                int at = d + 4 * (TID % 32);
-                bool in = (Here::COLS % 128 == 0 || at < Here::COLS) && (DV % 128 == 0 || d0 + at < DV);
-                F4 v[S::GROUPS];
+        for (int j = 0; j < AT_A_TIME; j++) {
+                int row = row0 + j * WARPS < rows ? row0 + j * WARPS : 0;
+                Weights<S::GROUPS> w;
+                float tops[S::GROUPS], totals[S::GROUPS];
 #pragma unroll
                 for (int g = 0; g < S::GROUPS; g++)
-                        v[g] = *(const F4 *)(Here::at(g, row, in ? at / 8 : 0) + at % 8);
-                F4 o = w.sum(v, by);
-                if (far < 0)
-                        put(a, token, head, d0 + at, o, in);
-                else if (in)
-                        far_o[far][row][(d0 + at) / 4] = o;
+                        tops[g] = sh.part[g].top[row], totals[g] = sh.part[g].total[row];
+                w.set(tops, totals);
+                top[j] = w.top, total[j] = w.total;
+                float by = far < 0 ? last_factor(a, w.top, w.total, t.head * G + (u32)row % G) : 1;
+#pragma unroll
+                for (int d = 0; d < D; d++) {
+                        int at = 128 * d + 4 * lane;
+                        F4 v[S::GROUPS];
+#pragma unroll
+                        for (int g = 0; g < S::GROUPS; g++)
+                                v[g] = *(const F4 *)(Here::at(g, row, at < Here::COLS ? at / 8 : 0) + at % 8);
+                        o[j][d] = w.sum(v, by);
+                }
+        }
+        auto in = [&](int j, int d) { return row0 + j * WARPS < rows && 128 * d + 4 * lane < Here::COLS && d0 + 128 * d + 4 * lane < DV; };
+        if (far < 0) {
+#pragma unroll
+                for (int j = 0; j < AT_A_TIME; j++)
+#pragma unroll
+                        for (int d = 0; d < D; d++) {
+                                u32 row = (u32)(row0 + j * WARPS);
+                                put(a, t.token + row / G, t.head * G + row % G, d0 + 128 * d + 4 * lane, o[j][d], in(j, d));
+                        }
+                return;
+        }
+#pragma unroll
+        for (int j = 0; j < AT_A_TIME; j++) {
+                int row = row0 + j * WARPS;
+                if (d0 == 0 && lane == 0 && row < rows)
+                        far_part[far].top[row] = top[j], far_part[far].total[row] = total[j];
+#pragma unroll
+                for (int d = 0; d < D; d++)
+                        if (in(j, d))
+                                far_o[far][row][(d0 + 128 * d) / 4 + lane] = o[j][d];
         }
 }
 // The groups' sums joined, through shared memory.
@@ -355,16 +379,14 @@ template <class S> INLINE void finish(const Args &a, const Tile &t, const Walk<S
                         for (int h = 0; h < (S::FEW ? 1 : 2); h++)
 #pragma unroll
                                 for (int n = k * Here::EACH; n < (k + 1) * Here::EACH && n < NT; n++) {
-                                        float *to = Here::at(group, row_of<S>(m, h), n - k * Here::EACH) + 2 * (TID % 4);
-                                        if (group < S::GROUPS) {
-                                                to[0] = S::FEW ? w.o[m][n][0] + w.o[m][n][2] : w.o[m][n][2 * h];
-                                                to[1] = S::FEW ? w.o[m][n][1] + w.o[m][n][3] : w.o[m][n][2 * h + 1];
-                                        }
+                                        F2 *to = (F2 *)(Here::at(group, row_of<S>(m, h), n - k * Here::EACH) + 2 * (TID % 4));
+                                        if (group < S::GROUPS)
+                                                *to = S::FEW ? F2{w.o[m][n][0] + w.o[m][n][2], w.o[m][n][1] + w.o[m][n][3]} : F2{w.o[m][n][2 * h], w.o[m][n][2 * h + 1]};
                                 }
                 barrier();
 #pragma unroll 1
-                for (int row = TID / 32; row < (int)t.n * G; row += WARPS)
-                        finish_row<S>(a, t, row, k * Here::COLS, far);
+                for (int row0 = TID / 32; row0 < (int)t.n * G; row0 += S::FINISH * WARPS)
+                        finish_rows<S, S::FINISH>(a, t, row0, k * Here::COLS, far);
         }
         barrier();
 }

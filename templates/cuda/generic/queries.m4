@@ -3,10 +3,10 @@
 INLINE int first_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p : », «»)2 * p; }
 INLINE int second_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p + HALF : », «»)2 * p + 1; }
 enum { PAIRS = (DK / 2 + 31) / 32 };
-// A lane's pairs of a head, 32 apart.
+// A lane's pairs of a head, which are neighbours.
 struct Pairs {
         float v[PAIRS][2];
-        static INLINE_IN int at(int i) { return 32 * i + TID % 32; }
+        static INLINE_IN int at(int i) { return PAIRS * (TID % 32) + i; }
         static INLINE_IN bool in(int i) { return DK % 64 == 0 || at(i) < DK / 2; }
         INLINE_IN void load(const float *x)
         {
@@ -19,7 +19,7 @@ struct Pairs {
                 float s = 0;
                 for (int i = 0; i < PAIRS; i++)
                         s = fma1(v[i][0], v[i][0], fma1(v[i][1], v[i][1], s));
-                float r = 1.0f / sqrt_f32(warp_sum(s) / (float)DK + (float)MOE_eps);
+                float r = rsqrt_f32(warp_sum(s) / (float)DK + (float)MOE_eps);
                 for (int i = 0; i < PAIRS; i++)
                         v[i][0] *= r * w.v[i][0], v[i][1] *= r * w.v[i][1];
         }
@@ -34,19 +34,39 @@ struct Pairs {
                                 v[i][1] = mul1(y, turn.v[i][0]) + mul1(x, turn.v[i][1]);
                         }
         }
-        // To the row, and what the rounding left to row `rest`, if not negative.
+        // N values from d on to the row, and what the rounding left to row `rest`, if not negative.
+        template <int N> static INLINE_IN void put(int row, int rest, int d, float x, float y)
+        {
+                x *= SCALE, y *= SCALE;
+                u32 h = pack_f16(x, y), left = pack_f16(x - f16_f32(h & 0xffff), y - f16_f32(h >> 16));
+                u16 *to = &sh.query[place<SK>(row, d / 8) + d % 8], *more = &sh.query[place<SK>(rest < 0 ? row : rest, d / 8) + d % 8];
+                if (N == 2)
+                        *(u32 *)to = h;
+                else
+                        *to = (u16)h;
+                if (rest >= 0 && N == 2)
+                        *(u32 *)more = left;
+                else if (rest >= 0)
+                        *more = (u16)left;
+        }
         INLINE_IN void store(int row, int rest) const
         {
+                enum { APART = moe_if(MOE_rstyle, neox, 1, 0) }; // a pair's values are
 #pragma unroll
-                for (int i = 0; i < PAIRS; i++)
-                        for (int k = 0; k < 2 && in(i); k++) {
-                                int d = k ? second_of(at(i)) : first_of(at(i));
-                                float x = v[i][k] * SCALE;
-                                u32 h = f32_f16(x);
-                                sh.query[place<SK>(row, d / 8) + d % 8] = (u16)h;
-                                if (rest >= 0)
-                                        sh.query[place<SK>(rest, d / 8) + d % 8] = (u16)f32_f16(x - f16_f32(h));
+                for (int i = 0; i < PAIRS; i++) {
+                        int p = at(i);
+                        if (!in(i))
+                                continue;
+                        if (!APART || p >= HALF) {
+                                put<2>(row, rest, 2 * p, v[i][0], v[i][1]);
+                        } else if (PAIRS % 2 || HALF % 2) {
+                                put<1>(row, rest, p, v[i][0], 0);
+                                put<1>(row, rest, p + HALF, v[i][1], 0);
+                        } else if (i % 2 == 0) {
+                                put<2>(row, rest, p, v[i][0], v[i + 1 < PAIRS ? i + 1 : i][0]);
+                                put<2>(row, rest, p + HALF, v[i][1], v[i + 1 < PAIRS ? i + 1 : i][1]);
                         }
+                }
         }
 };
 INLINE constexpr int heads_at_once(int most) { return G % most ? heads_at_once(most - 1) : most; }
