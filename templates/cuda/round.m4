@@ -24,6 +24,24 @@ INLINE u32 quantize4(const float (&x)[4], float &scale, float &sum)
         sum = mul1(scale, (float)n);
         return q;
 }
+// The same of 16 values of one lane.
+INLINE void quantize16(const F4 (&x)[4], u32 (&code)[4], float &scale, float &sum)
+{
+        float top = 0;
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+                top = max1(top, max1(max1(abs1(x[j].x), abs1(x[j].y)), max1(abs1(x[j].z), abs1(x[j].w))));
+        scale = scale_of(top);
+        float inv = scale != 0 ? inverse_f32(scale) : 0.0f;
+        i32 n = 0;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+                u32 c[4] = {(u32)nearest(mul1(x[j].x, inv)), (u32)nearest(mul1(x[j].y, inv)), (u32)nearest(mul1(x[j].z, inv)), (u32)nearest(mul1(x[j].w, inv))};
+                code[j] = prmt(prmt(c[0], c[1], 0x0040), prmt(c[2], c[3], 0x0040), 0x5410);
+                n = dp4a(code[j], 0x01010101, n);
+        }
+        sum = mul1(scale, (float)n);
+}
 // The same of one value a lane, 16 neighbouring lanes a block: to place `at` of a q8 value of n values.
 INLINE void quantize1(float x, void *to, u64 n, u64 at, bool in)
 {

@@ -205,10 +205,10 @@ template <int M, bool FEW> struct Walk {
                         }
                 }
         }
-        template <int N> INLINE_IN void step(const u16 *query, const u16 *slot, i32 p0, i32 first, i32 last)
+        template <int N> INLINE_IN void step(const u16 *query, const u16 *keys, const u16 *values, i32 p0, i32 first, i32 last)
         {
                 float c[M][N / 8][4] = {};
-                scores<N>(c, query, slot);
+                scores<N>(c, query, keys);
 #pragma unroll
                 for (int n = 0; n < N / 8; n++) {
                         if (FEW)
@@ -222,7 +222,7 @@ template <int M, bool FEW> struct Walk {
                 if (p0 + N - 1 > first moe_if(MOE_window, 0, «», «|| p0 + MOE_window <= last»))
                         mask<N>(c, p0);
                 weigh<N>(c);
-                add<N>(c, slot + N * SK * 8);
+                add<N>(c, values);
         }
 };
 
@@ -239,7 +239,6 @@ template <int GROUPS, int R> struct Sums {
                 return (float *)sh.ring + (group * R + row) * COLS + 8 * n;
         }
 };
-INLINE int whole_warps(int n) { return (n + 31) / 32 * 32; }
 // A row's result as the sum of N parts, each times what stands here, with the sink and the division in it.
 template <int N> struct Weights {
         float of[N], top, total; // top and total: of the parts together, without the sink
@@ -273,29 +272,30 @@ INLINE float last_factor(const Args &a, float top, float total, u32 head)
         return r / (total * r + exp2_f32(sink - high));», «(void)a, (void)top, (void)head;
         return inverse_f32(total);»)
 }
-// Values 4 lane .. of a row from column d on, by lanes that come in fours.
-INLINE void put(const Args &a, u32 token, u32 head, int d, const F4 &o, bool in)
+// 16 values of a token's head from column d on; v[j] is their four number turn(j): lanes that read shared memory together begin
+// with different ones.
+INLINE int turn(int j) { return (j + TID / 2) % 4; }
+INLINE void put(const Args &a, u32 token, u32 head, int d, const F4 (&v)[4])
 {
         u64 at = ((u64)token * HEADS + head) * DV + (u32)d;
-moe_if(MOE_out, q8, «        float x[4] = {o.x, o.y, o.z, o.w}, scale, sum;
+moe_if(MOE_out, q8, «        float scale, sum;
+        u32 code[4];
         u8 *q = (u8 *)moe_arg(«out0»);
         float *scales = (float *)(q + (u64)a.dim->n_tok * HEADS * DV), *sums = scales + (u64)a.dim->n_tok * HEADS * DV / 16;
-        u32 code = quantize4(x, scale, sum);
-        if (in) {
-                *(u32 *)(q + at) = code;
-                if (at % 16 == 0)
-                        scales[at / 16] = scale, sums[at / 16] = sum;
-        }
-», «        if (in)
-                *(F4 *)((float *)moe_arg(«out0») + at) = o;
+        quantize16(v, code, scale, sum);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+                *(u32 *)(q + at + 4 * turn(j)) = code[j];
+        scales[at / 16] = scale, sums[at / 16] = sum;
+», «#pragma unroll
+        for (int j = 0; j < 4; j++)
+                *(F4 *)((float *)moe_arg(«out0») + at + 4 * turn(j)) = v[j];
 »)}
-// A row by a warp, several at a time: each alone waits for one step after the other.
-enum { AT_A_TIME = 4 };
 
 // How a tile's warps share it: IN_GROUP warps have its rows, M times 16 each, and each group N keys at a time, SHARE of a unit.
 template <bool FEW_> struct Shape {
         enum { FEW = FEW_, M = FEW ? 1 : MT, N = FEW ? 16 : NK, IN_GROUP = FEW ? HG : 4, GROUPS = FEW ? KFEW : 2, OF = 32 * IN_GROUP };
-        enum { FINISH = FEW ? 1 : AT_A_TIME }; // rows a warp brings to their end together
+        enum { TOGETHER = N < 32 ? N : 32 }; // keys whose scores are in registers together
         enum { SHARE = UNIT / GROUPS, STEPS = SHARE / N, R = FEW ? 8 * HG : ROWS, SLOT = N * (SK + SV) * 8 };
 };
 // The row of the lane's half h of 16 rows m.
@@ -304,56 +304,36 @@ template <class S> INLINE int row_of(int m, int h)
         int rows = TID / 32 % S::IN_GROUP;
         return (S::FEW ? 8 * rows : 16 * (S::M * rows + m) + 8 * h) + TID % 32 / 4;
 }
-// The groups' sums of a warp's rows, WARPS apart, joined, columns d0 ..: to the result, or, where the tile is not whole, to part `far`.
-template <class S, int AT_A_TIME> INLINE void finish_rows(const Args &a, const Tile &t, int row0, int d0, int far)
+// The groups' sums of a row's 16 columns from d0 + d on joined: to the result, or, where the tile is not whole, to part `far`.
+template <class S> INLINE void finish_part(const Args &a, const Tile &t, int row, int d0, int d, int far)
 {
         typedef Sums<S::GROUPS, S::R> Here;
-        enum { D = (Here::COLS + 127) / 128 };
-        F4 o[AT_A_TIME][D];
-        float top[AT_A_TIME], total[AT_A_TIME];
-        int lane = TID % 32, rows = (int)t.n * G;
+        Weights<S::GROUPS> w;
+        float tops[S::GROUPS], totals[S::GROUPS];
 #pragma unroll
-        for (int j = 0; j < AT_A_TIME; j++) {
-                int row = row0 + j * WARPS < rows ? row0 + j * WARPS : 0;
-                Weights<S::GROUPS> w;
-                float tops[S::GROUPS], totals[S::GROUPS];
+        for (int g = 0; g < S::GROUPS; g++)
+                tops[g] = sh.part[g].top[row], totals[g] = sh.part[g].total[row];
+        w.set(tops, totals);
+        u32 head = t.head * G + (u32)row % G;
+        float by = far < 0 ? last_factor(a, w.top, w.total, head) : 1;
+        F4 o[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+                F4 v[S::GROUPS];
 #pragma unroll
                 for (int g = 0; g < S::GROUPS; g++)
-                        tops[g] = sh.part[g].top[row], totals[g] = sh.part[g].total[row];
-                w.set(tops, totals);
-                top[j] = w.top, total[j] = w.total;
-                float by = far < 0 ? last_factor(a, w.top, w.total, t.head * G + (u32)row % G) : 1;
-#pragma unroll
-                for (int d = 0; d < D; d++) {
-                        int at = 128 * d + 4 * lane;
-                        F4 v[S::GROUPS];
-#pragma unroll
-                        for (int g = 0; g < S::GROUPS; g++)
-                                v[g] = *(const F4 *)(Here::at(g, row, at < Here::COLS ? at / 8 : 0) + at % 8);
-                        o[j][d] = w.sum(v, by);
-                }
+                        v[g] = *(const F4 *)(Here::at(g, row, d / 8 + turn(j) / 2) + turn(j) % 2 * 4);
+                o[j] = w.sum(v, by);
         }
-        auto in = [&](int j, int d) { return row0 + j * WARPS < rows && 128 * d + 4 * lane < Here::COLS && d0 + 128 * d + 4 * lane < DV; };
         if (far < 0) {
-#pragma unroll
-                for (int j = 0; j < AT_A_TIME; j++)
-#pragma unroll
-                        for (int d = 0; d < D; d++) {
-                                u32 row = (u32)(row0 + j * WARPS);
-                                put(a, t.token + row / G, t.head * G + row % G, d0 + 128 * d + 4 * lane, o[j][d], in(j, d));
-                        }
+                put(a, t.token + (u32)row / G, head, d0 + d, o);
                 return;
         }
+        if (d0 + d == 0)
+                far_part[far].top[row] = w.top, far_part[far].total[row] = w.total;
 #pragma unroll
-        for (int j = 0; j < AT_A_TIME; j++) {
-                int row = row0 + j * WARPS;
-                if (d0 == 0 && lane == 0 && row < rows)
-                        far_part[far].top[row] = top[j], far_part[far].total[row] = total[j];
-#pragma unroll
-                for (int d = 0; d < D; d++)
-                        if (in(j, d))
-                                far_o[far][row][(d0 + 128 * d) / 4 + lane] = o[j][d];
-        }
+        for (int j = 0; j < 4; j++)
+                far_o[far][row][(d0 + d) / 4 + turn(j)] = o[j];
 }
 // The groups' sums joined, through shared memory.
 template <class S> INLINE void finish(const Args &a, const Tile &t, const Walk<S::M, S::FEW> &w, int far)
@@ -385,8 +365,11 @@ template <class S> INLINE void finish(const Args &a, const Tile &t, const Walk<S
                                 }
                 barrier();
 #pragma unroll 1
-                for (int row0 = TID / 32; row0 < (int)t.n * G; row0 += S::FINISH * WARPS)
-                        finish_rows<S, S::FINISH>(a, t, row0, k * Here::COLS, far);
+                for (int i = TID; i < (int)t.n * G * (Here::COLS / 16); i += THREADS) {
+                        int d = i % (Here::COLS / 16) * 16;
+                        if (k * Here::COLS + d < DV)
+                                finish_part<S>(a, t, i / (Here::COLS / 16), k * Here::COLS, d, far);
+                }
         }
         barrier();
 }
@@ -432,8 +415,10 @@ template <bool FEW> INLINE void attend_tile(const Args &a, const Tile &t, i32 fr
                         group_barrier<S>(group);
                 if (s + 1 < steps)
                         copy_keys<S::N, S::OF>(ring + (s + 1) % 2 * S::SLOT, t, place_of(s + 1), thread);
-                if (mine && s < steps)
-                        w.template step<S::N>(sh.query + 8 * row0 * SK, ring + s % 2 * S::SLOT, place_of(s), first, last);
+                const u16 *slot = ring + s % 2 * S::SLOT;
+#pragma unroll 1
+                for (int k = 0; k < S::N && mine && s < steps; k += S::TOGETHER)
+                        w.template step<S::TOGETHER>(sh.query + 8 * row0 * SK, slot + 8 * k * SK, slot + 8 * (S::N * SK + k * SV), place_of(s) + k, first, last);
         }
         barrier();
         finish<S>(a, t, w, far);
@@ -454,47 +439,35 @@ INLINE void join(const Args &a, const Tile &t, u32 first, u32 last)
         publish();
         if (TID == 0)
                 count[first] = 0;
-        int lane = TID % 32;
 #pragma unroll 1
-        for (int row0 = TID / 32; row0 < (int)t.n * G; row0 += AT_A_TIME * WARPS)
-#pragma unroll
-                for (int d = 0; d < DV; d += 128) {
-                        float top[AT_A_TIME], total[AT_A_TIME];
-                        F4 o[AT_A_TIME];
-                        int at = DV % 128 == 0 || d + 4 * lane < DV ? d + 4 * lane : 0;
-#pragma unroll
-                        for (int j = 0; j < AT_A_TIME; j++)
-                                top[j] = -INF, total[j] = 0, o[j] = {0, 0, 0, 0};
+        for (int i = TID; i < (int)t.n * G * (DV / 16); i += THREADS) {
+                int row = i / (DV / 16), d = i % (DV / 16) * 16;
+                u32 head = t.head * G + (u32)row % G;
+                float top = -INF, total = 0;
+                F4 o[4] = {};
 #pragma unroll 1
-                        for (int p = 0; p < parts; p++) {
-                                int part = part_of(p, first);
-                                float tops[AT_A_TIME][2], totals[AT_A_TIME][2];
-                                F4 v[AT_A_TIME][2];
+                for (int p = 0; p < parts; p++) {
+                        int part = part_of(p, first);
+                        float tops[2] = {top, load_far(&far_part[part].top[row])}, totals[2] = {total, load_far(&far_part[part].total[row])};
+                        F4 v[4];
 #pragma unroll
-                                for (int j = 0; j < AT_A_TIME; j++) {
-                                        int row = row0 + j * WARPS < ROWS ? row0 + j * WARPS : 0;
-                                        tops[j][0] = top[j], totals[j][0] = total[j], v[j][0] = o[j];
-                                        tops[j][1] = load_far(&far_part[part].top[row]), totals[j][1] = load_far(&far_part[part].total[row]);
-                                        v[j][1] = load_far4(&far_o[part][row][at / 4]);
-                                }
+                        for (int j = 0; j < 4; j++)
+                                v[j] = load_far4(&far_o[part][row][d / 4 + turn(j)]);
+                        Weights<2> w;
+                        w.set(tops, totals);
+                        top = w.top, total = w.total;
 #pragma unroll
-                                for (int j = 0; j < AT_A_TIME; j++) {
-                                        Weights<2> w;
-                                        w.set(tops[j], totals[j]);
-                                        top[j] = w.top, total[j] = w.total, o[j] = w.sum(v[j], 1);
-                                }
-                        }
-#pragma unroll
-                        for (int j = 0; j < AT_A_TIME; j++) {
-                                int row = row0 + j * WARPS;
-                                if (row >= (int)t.n * G)
-                                        break;
-                                u32 head = t.head * G + (u32)row % G;
-                                float by = last_factor(a, top[j], total[j], head);
-                                F4 x = {o[j].x * by, o[j].y * by, o[j].z * by, o[j].w * by};
-                                put(a, t.token + (u32)row / G, head, at, x, DV % 128 == 0 || d + 4 * lane < DV);
+                        for (int j = 0; j < 4; j++) {
+                                F4 both[2] = {o[j], v[j]};
+                                o[j] = w.sum(both, 1);
                         }
                 }
+                float by = last_factor(a, top, total, head);
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                        o[j].x *= by, o[j].y *= by, o[j].z *= by, o[j].w *= by;
+                put(a, t.token + (u32)row / G, head, d, o);
+        }
 }
 
 moe_kernel
