@@ -473,12 +473,12 @@ INLINE void join(const Args &a, const Tile &t, u32 first, u32 last)
 moe_kernel
 {
         moe_trigger(first);
+        load_common(a);
         moe_read_early();
         const i32 *seq = (const i32 *)moe_arg(«seq»), *pos = (const i32 *)moe_arg(«pos»);
         u32 n_tok = a.dim->n_tok;
         Shares share = find_cuts(seq, pos, n_tok);
         u32 at = cut[0].at, end = cut[1].at;
-        load_common(a);
         pdl_wait();
         if (BX >= share.blocks || at >= end)
                 return;

@@ -71,7 +71,7 @@ struct Pairs {
 };
 INLINE constexpr int heads_at_once(int most) { return G % most ? heads_at_once(most - 1) : most; }
 
-// What all heads' norm and rotation have in common, once a block; a barrier follows.
+// What all heads' norm and rotation have in common, once a block; find_cuts' barriers follow.
 moe_has(«norm», «__shared__ float norm_w[DK];», «»)
 moe_if(MOE_HALF, 0, «», «__shared__ double rates[HALF]; // turns a position»)
 INLINE void load_common(const Args &a)
