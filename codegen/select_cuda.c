@@ -4,7 +4,8 @@
  * tile; ROWS, what counts the rows of x or of the result. Where they matter: MAXTOK, the most tokens of a
  * step; RPB, rows of a weight a block; PART, columns of an expert's hidden layer a block; SPLIT, blocks that
  * share a head's past or a router's product. tune.lua may set THREADS, NT, RPB, PART and SPLIT of an
- * operation, and others in its table `one` for steps of one token.
+ * operation, and others in its table `one` for steps of one token; not of the templates for tensor cores,
+ * whose sizes belong together.
  *
  * Grids, as blockIdx.x, y, z (a grid is the phase's largest: blocks behind the step's sizes have nothing to
  * do): matmul              block of RPB rows over all weights (START, END), tile of NT rows of x headmul
@@ -107,8 +108,10 @@ static void begin(Ctx *c)
                 one_begin(c);
         else if (c->many)
                 many_begin(c);
-        c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
-        c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->s->threads);
+        if (!c->many) {
+                c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
+                c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->s->threads);
+        }
         if (c->s->threads % 32)
                 tab_err(c->tune, "THREADS is a multiple of 32");
         key_int(c->k, "THREADS", c->s->threads);
@@ -194,7 +197,8 @@ static void grid_sort(Ctx *c)
 static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
-        c->cols = size(c, "PART", 16, 512, c->one || c->many ? c->cols : order ? 32 : 16);
+        if (!c->many)
+                c->cols = size(c, "PART", 16, 512, c->one ? c->cols : order ? 32 : 16);
         if (c->cols % 16)
                 tab_err(c->tune, "PART is a multiple of 16");
         key_int(c->k, "PART", c->cols);

@@ -359,6 +359,11 @@ INLINE int here(int v)
         asm volatile("" : "+r"(v));
         return v;
 }
+INLINE const u8 *here(const u8 *p)
+{
+        asm volatile("" : "+l"(p));
+        return p;
+}
 // Four 8 x 8 blocks of 16-bit values in shared memory, by a warp: lane l says where row l % 8 of block l / 8 is, and gets of each
 // block row l / 4's values 2 (l % 4) and the next; turned: of each block column l / 4's.
 INLINE void ldmatrix(u32 (&d)[4], const void *row)

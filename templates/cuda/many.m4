@@ -67,12 +67,12 @@ struct Tokens {
 INLINE void meet() { part_barrier(1, THREADS); }
 
 // Codes 0 2 and 1 3 of a word, less ZERO: 1024 + code is the f16 whose low bits the code is; signed codes with 128 more. top: 1024
-// twice, turned over where codes are signed, of which the compiler must not know that it is constant: masked codes take it up in one
+// twice, with the codes' signs turned over, of which the compiler must not know that it is constant: masked codes take it up in one
 // instruction only from a register.
-template <int ZERO> INLINE void halves(u32 w, u32 top, u32 &even, u32 &odd)
+template <int ZERO, bool SIGNED> INLINE void halves(u32 w, u32 top, u32 &even, u32 &odd)
 {
         even = sub_f16x2((w & 0x00ff00ff) ^ top, 0x64006400 + ZERO * 0x10001);
-        odd = sub_f16x2((w >> 8 & 0x00ff00ff) ^ top, 0x64006400 + ZERO * 0x10001);
+        odd = sub_f16x2(SIGNED ? (w >> 8 & 0x00ff00ff) ^ top : prmt(w, top, 0x5351), 0x64006400 + ZERO * 0x10001);
 }
 // A scale as two f16, and what is taken off behind it, each twice.
 struct Factor {
@@ -98,7 +98,7 @@ template <class W, int K> struct Rows {
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                         int i = first + TID % GROUP / 32 * 16 + 8 * r + TID % 32 / 4;
-                        row[r] = base + (u64)(u32)(i < n ? i : n - 1) * Row<W, K>::BYTES;
+                        row[r] = here(base + (u64)(u32)(i < n ? i : n - 1) * Row<W, K>::BYTES); // or it is made again for each load
                 }
         }
         template <class F> INLINE_IN void get(F (&f)[V][2], int piece) const
@@ -214,7 +214,7 @@ template <class W, int K> struct Part {
 #pragma unroll
                         for (int w = 0; w < 4; w++) {
                                 u32 even, odd;
-                                halves<128>(word(q[i], w), top, even, odd);
+                                halves<128, true>(word(q[i], w), top, even, odd);
                                 to[2 * w * NT * 4] = f.template of<false>(even);
                                 to[(2 * w + 1) * NT * 4] = f.template of<false>(odd);
                         }
@@ -263,7 +263,7 @@ template <class W, int K> INLINE void times(Rows<W, K> &w, Tokens &t, const Acts
 #pragma unroll
                                 for (int r = 0; r < 2; r++) {
                                         u32 even, odd;
-                                        halves<W::CENTRE>(c[r][i], top, even, odd);
+                                        halves<W::CENTRE, !W::MIN>(c[r][i], top, even, odd);
                                         f[i][r] = by[r].template of<(bool)W::MIN>(even);
                                         f[i][r + 2] = by[r].template of<(bool)W::MIN>(odd);
                                 }

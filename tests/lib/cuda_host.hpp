@@ -386,7 +386,7 @@ INLINE u32 mul_f16x2(u32 a, u32 b)
         return fma_f16x2(a, b, 0x80008000);
 }
 
-INLINE int here(int v)
+template <class T> INLINE T here(T v)
 {
         return v;
 }

@@ -114,6 +114,27 @@ Graph *products_graph(Arena *arena)
         return bound(arena, g, 10);
 }
 
+Graph *counts_graph(Arena *arena, const char *type, const char *down, int k, int f)
+{
+        enum { E = 4, IDS = 32 };
+        const char *text = arena_fmt(arena,
+                "graph counts {\n$e =F32[%d,%d]\n$z =F32[%d,%d]\n$g =%s[%d,%d,%d]\n$u =%s[%d,%d,%d]\n"
+                "$d =%s[%d,%d,%d]\n%%0 =f32[n_tok,%d] embed w $e, ids @ids\n"
+                "%%1 =f32[n_tok,%d] matmul x %%0, w $z\n%%2 =route[n_tok,1] route x %%1, k 1, renorm 1\n"
+                "%%3 =f32[n_tok,%d] experts x %%0, route %%2, gate $g, up $u, down $d, res %%0\n"
+                "%%4 =f32[n_out,%d] rows x %%3, out @out\nreturn %%4\n}\n",
+                IDS, k, E, k, type, E, f, k, type, E, f, k, down, E, k, f, k, E, k, k);
+        Graph *g = bound(arena, parse(arena, text, strlen(text), "counts"), 12);
+        float *e = NEWN(arena, float, IDS *k), *z = NEWN(arena, float, E *k);
+        memcpy(e, g->weight[0].data, sizeof *e * IDS * (size_t)k);
+        g->weight[0].data = e, g->weight[1].data = z;
+        for (int i = 0; i < E; i++)
+                z[i * k + i] = 1;
+        for (int i = 0; i < IDS * E; i++)
+                e[i / E * k + i % E] = i / E % E == i % E ? 4 : -4;
+        return g;
+}
+
 Graph *router_graph(Arena *arena, int experts)
 {
         const char *text = arena_fmt(arena,

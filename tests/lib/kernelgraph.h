@@ -16,6 +16,10 @@ Graph *past_one_graph(Arena *arena);
  * many tokens. */
 Graph *products_graph(Arena *arena);
 
+/* Experts on tensor cores, one a token: token id is row id of the embedding, which goes to expert id % 4.
+ * type: of gate and up; down: of down, [k, f]. */
+Graph *counts_graph(Arena *arena, const char *type, const char *down, int k, int f);
+
 /* A router as wide as route_one's threads together have values, with that many experts. */
 Graph *router_graph(Arena *arena, int experts);
 

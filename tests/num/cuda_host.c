@@ -28,8 +28,9 @@ typedef struct Trial {
         const char *name;
         Graph *g; /* passes done */
         u32 max_tok, steps;
-        u32 quick; /* steps of which only what fills the cache is run, and once */
-        bool runs; /* most of a step's tokens in runs of one sequence's */
+        u32 quick;         /* steps of which only what fills the cache is run, and once */
+        const u32 *tokens; /* NULL; how many go to each of counts_graph's experts */
+        bool runs;         /* most of a step's tokens in runs of one sequence's */
         bool full;
         Sel *sel; /* [n_node] */
         u32 *key;
@@ -196,10 +197,10 @@ static void wrong(const Trial *t, const EvalSeen *s, const char *what)
         fail_msg("%s: %s\n%s\n%s", t->name, what, b.p, t->sel[s->node].key->text);
 }
 
-/* Of the largest result, by templates for tensor cores: weights and activations are rounded to f16 twice
- * each, scale and product: 2e-4 (0.4 * 2^-11) in the mean, 4e-4 together. A sum of many terms of either sign
- * is off by as much of its own usual size, the worst of thousands by four times that; the largest is twice
- * the usual at least: 2^-10. 0 by others. */
+/* Of the largest result, by templates for tensor cores: weights and activations are rounded to f16 once each:
+ * 2e-4 (0.4 * 2^-11) in the mean, 3e-4 together. A sum of many terms of either sign is off by as much of its
+ * own usual size, the worst of thousands by four times that; the largest is twice the usual at least: 2^-10.
+ * 0 by others. */
 static double f16_limit(const Trial *t, const EvalSeen *s)
 {
         bool f16 = t->sel[s->node].flags & PLAN_F16;
@@ -385,6 +386,16 @@ static void make_runs(RandStep *s)
         memcpy(s->pos, pos, n * sizeof *pos);
 }
 
+/* Token i's id is that of its expert or, by turns, 4 or more higher. */
+static void make_ids(RandStep *s, const u32 *tokens)
+{
+        for (u32 i = 0, e = 0, n = 0; i < s->n_tok; i++, n++) {
+                while (n == tokens[e])
+                        n = 0, e++;
+                s->ids[i] = (i32)(e + i % 8 * 4);
+        }
+}
+
 static void run(Trial *t, u64 seed)
 {
         Rand r = {seed};
@@ -396,6 +407,8 @@ static void run(Trial *t, u64 seed)
                 t->step = rand_step(a, &r, t->g, n, N_SEQ, t->len);
                 if (t->runs)
                         make_runs(&t->step);
+                if (t->tokens)
+                        make_ids(&t->step, t->tokens);
                 t->full = i >= t->quick;
                 EvalIn in = {
                         t->step.n_tok, t->step.n_out, t->step.ids, t->step.pos, t->step.seq, t->step.out};
@@ -456,6 +469,19 @@ static void make_trials(void)
                         1);
         add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
         add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);
+        static const struct {
+                const char *type, *down;
+                int k, f;
+                u32 tokens[4];
+        } c[] = {{"Q4_K", "Q6_K", 512, 256, {0, 1, 64, 65}}, {"Q5_0", "Q8_0", 320, 192, {16, 17, 33, 48}},
+                {"Q2_K", "Q3_K", 256, 256, {15, 32, 49, 8}}};
+        for (u32 i = 0; i < COUNT(c); i++) {
+                u32 n = c[i].tokens[0] + c[i].tokens[1] + c[i].tokens[2] + c[i].tokens[3];
+                add(arena_fmt(arena, "tensor cores, experts' tokens: %u %u %u %u", c[i].tokens[0],
+                            c[i].tokens[1], c[i].tokens[2], c[i].tokens[3]),
+                        counts_graph(arena, c[i].type, c[i].down, c[i].k, c[i].f), words[1], n, 1);
+                trials[n_trials - 1].tokens = c[i].tokens;
+        }
         static const struct {
                 const char *name;
                 u32 quick;

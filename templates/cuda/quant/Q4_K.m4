@@ -4,8 +4,9 @@
 // sub-blocks whole in the low 6 bits of a byte; else 4 bits in the last four bytes and 2 in the tops of the first eight.
 INLINE void scales_Q4_K(u32 d, u32 dmin, const u32 (&t)[3], u32 p, u32 n, float &s, float &m)
 {
-        u32 sc = p < 2 ? t[0] & 0x3f3f : (t[2] & 0x0f0f) | (t[0] >> 2 & 0x3030);
-        u32 mn = p < 2 ? t[1] & 0x3f3f : (t[2] >> 4 & 0x0f0f) | (t[1] >> 2 & 0x3030);
+        u32 low = p < 2 ? 0x3f3f : 0x0f0f, tops = p < 2 ? 0 : 0x3030;
+        u32 sc = ((p < 2 ? t[0] : t[2]) & low) | (t[0] >> 2 & tops);
+        u32 mn = ((p < 2 ? t[1] : t[2] >> 4) & low) | (t[1] >> 2 & tops);
         s = f16_f32(d) * (float)(sc >> (8 * n) & 255);
         m = f16_f32(dmin) * (float)(mn >> (8 * n) & 255);
 }
