@@ -390,7 +390,8 @@ INLINE void tile_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "me
 INLINE void tile_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 INLINE void tile_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 INLINE void tile_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
-INLINE u64 tile_at(const U4 *x, int at, int apart) { return (u64)((shared_at(x) >> 4) + (u32)(apart << 16) + (u32)at) | (u64)8 << 32; }
+// A block's own shared memory begins at its rank in the cluster << 24.
+INLINE u64 tile_at(const U4 *x, int at, int apart) { return (u64)((shared_at(x) >> 4 & 0x3fff) + (u32)(apart << 16) + (u32)at) | (u64)8 << 32; }
 m4_define(«moe_tile_product», «INLINE void tile_product(float (&d)[$1][4], const u32 (&a)[4], const U4 *x, int at, int apart)
 {
         asm volatile("{ .reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n«»m4_eval(8 * $1)k16.f32.f16.f16 {%0«»moe_for(«I», 1, m4_eval(4 * $1 - 1), «, %I»)}, {%m4_eval(4 * $1), %m4_eval(4 * $1 + 1), %m4_eval(4 * $1 + 2), %m4_eval(4 * $1 + 3)}, %m4_eval(4 * $1 + 4), p, 1, 1, 0; }"
