@@ -6,9 +6,9 @@
  * expert's tiles of NT tokens in turns. */
 #include "codegen/select_part.h"
 
-#define FEW    64   /* tokens: up to here weights' bytes are what takes the time */
-#define VALUES 256  /* of K, a piece of weights */
-#define LOTS   1024 /* tokens: from here on an expert's fill the largest tiles */
+#define FEW    64  /* tokens: up to here weights' bytes are what takes the time */
+#define VALUES 256 /* of K, a piece of weights */
+#define BLOCKS 2   /* a processor */
 
 /* Whole pieces of 16 bytes of every row of x and of its scales. */
 static bool product_fits(const Ctx *c, Slot weight)
@@ -36,17 +36,11 @@ bool many_fits(const Ctx *c)
         }
 }
 
-/* A processor's: the sums of more than 64 tokens take a second one's registers. */
-static i64 blocks(const Ctx *c)
-{
-        return c->tile > 64 ? 1 : 2;
-}
-
 /* Blocks that share K, so that all processors have something to read. */
 static i64 share_k(const Ctx *c)
 {
-        i64 tiles = sel_matmul_tiles(c), pieces = sel_tiles(sel_last(c, S_x), VALUES), n = 1;
-        while (n < 8 && 2 * n <= pieces && 2 * n * tiles <= blocks(c) * PROCESSORS)
+        i64 blocks = sel_matmul_tiles(c), pieces = sel_tiles(sel_last(c, S_x), VALUES), n = 1;
+        while (n < 8 && 2 * n <= pieces && 2 * n * blocks <= BLOCKS * PROCESSORS)
                 n *= 2;
         return n;
 }
@@ -61,10 +55,10 @@ void many_begin(Ctx *c)
                 return;
         }
         c->s->threads = 256;
-        c->tile = c->g->max[DIM_n_tok] > LOTS ? 128 : 64;
+        c->tile = 64;
         c->rows = 128;
         c->cols = 64;
-        key_int(c->k, "BLOCKS", blocks(c));
+        key_int(c->k, "BLOCKS", BLOCKS);
         i64 cluster = few && c->n->op == OP_matmul ? share_k(c) : 1;
         if (cluster > 1) {
                 key_int(c->k, "CLUSTER", cluster);
@@ -74,8 +68,8 @@ void many_begin(Ctx *c)
 
 void many_grid(Ctx *c)
 {
-        key_int(c->k, "SPLIT", blocks(c) * PROCESSORS);
-        sel_grid(c, 0, DIM_const, blocks(c) * PROCESSORS, 1);
+        key_int(c->k, "SPLIT", BLOCKS * PROCESSORS);
+        sel_grid(c, 0, DIM_const, BLOCKS * PROCESSORS, 1);
         sel_grid(c, 1, DIM_const, 1, 1);
         sel_grid(c, 2, DIM_const, 1, 1);
 }

@@ -7,17 +7,13 @@
 // Codes are f16 exactly, and so are they less the type's CENTRE. A scale is the sum of two f16, so that code * scale - minimum is
 // rounded once. Each token's values are scaled by a power of two, so that its largest are about 2^15: undone in the sums, which are f32.
 //
-// Where tiles are large (PIPED), and a processor has room for one block only, a step's weights are unpacked while the step before it is
-// multiplied; else another block's are.
-//
 // Weights are fetched into L2 FAR pieces of 256 values ahead, and into registers as soon as the piece before them is used up.
-enum { NT = MOE_NT, CK = 256, STEP = 64, STEPS = CK / STEP, GROUP = THREADS / 2, FAR = 2, PIPED = NT > 64 };
+enum { NT = MOE_NT, CK = 256, STEP = 64, STEPS = CK / STEP, GROUP = THREADS / 2, FAR = 2 };
 #define UP   64.0f // what weights are multiplied by: f16 has all its bits for scales down to 2^-20
 #define DOWN (1 / UP)
 m4_define(«MOE_act», «q8»)m4_dnl
 m4_include(«product.m4»)
-// ORDERS: in how many orders the block's weights want the tokens' values (moe_orders); each group of warps its own where that is 2.
-// moe_results: floats that whoever includes this puts in the place of the tokens' values.
+// ORDERS: in how many orders the block's weights want the tokens' values; each group of warps its own where that is 2.
 enum { ORDERS = moe_orders };
 
 // Usage: moe_weights(TYPE): the fragment of TYPE, and the same which fetches into L2 what the other one loads.
@@ -56,10 +52,7 @@ INLINE U4 fetched16(const void *p)
 }
 
 struct Tokens {
-        union {
-                alignas(128) U4 x[2][ORDERS][NT * STEP / 8];
-                float result[moe_results]; // when the products are done
-        };
+        alignas(128) U4 x[2][ORDERS][NT * STEP / 8];
         float by[NT], back[NT];
         u32 row[NT]; // of x
         u32 top[2];  // for codes from 0 and signed ones
@@ -134,24 +127,16 @@ template <class W, int K> struct Rows {
                         if (first + p < last)
                                 fetch(first + p);
         }
-        // The lane's part of the four products of step s of the piece; by: what step s - 1 was multiplied by, then what this one was.
-        INLINE_IN void unpack(int s, u32 top, Factor (&by)[2], u32 (&f)[4][4]) const
+        // Words of codes, and what they are multiplied by, of step s of the piece; by: of step s - 1.
+        INLINE_IN void codes(int s, u32 (&c)[2][4], Factor (&by)[2]) const
         {
                 int j = s / G, g = s % G, u = 4 * j + TID % 4;
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
-                        u32 c[4];
                         float scale, m;
-                        w[j][r].group(u, g, c, scale, m);
+                        w[j][r].group(u, g, c[r], scale, m);
                         if (g % W::SAME == 0)
                                 by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                                u32 even, odd;
-                                halves<W::CENTRE, !W::MIN>(c[i], top, even, odd);
-                                f[i][r] = by[r].template of<(bool)W::MIN>(even);
-                                f[i][r + 2] = by[r].template of<(bool)W::MIN>(odd);
-                        }
                 }
         }
         // Which group of 16 values of a row the lane's codes of step s are.
@@ -267,26 +252,31 @@ template <class W, int K> INLINE void times(Rows<W, K> &w, Tokens &t, const Acts
         tile_fence();
         part.ask(x, first, 1);
         meet();
-        u32 f[1 + PIPED][4][4];
-        Factor by[2];
-        if (PIPED)
-                w.unpack(0, top, by, f[0]);
 #pragma unroll 1
         for (int p = first; p < last; p++) {
+                Factor by[2];
 #pragma unroll
                 for (int s = 0; s < STEPS; s++) {
-                        if (!PIPED)
-                                w.unpack(s, top, by, f[0]);
+                        u32 c[2][4], f[4][4];
+                        w.codes(s, c, by);
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+#pragma unroll
+                                for (int r = 0; r < 2; r++) {
+                                        u32 even, odd;
+                                        halves<W::CENTRE, !W::MIN>(c[r][i], top, even, odd);
+                                        f[i][r] = by[r].template of<(bool)W::MIN>(even);
+                                        f[i][r + 2] = by[r].template of<(bool)W::MIN>(odd);
+                                }
+                        }
                         int at = (s % 2 * ORDERS + part.order()) * (NT * STEP / 8);
-                        moe_sizes(«multiply», «(acc, f[s % (1 + PIPED)], t, at)», «n», m4_eval(MOE_NT / 4))
+                        moe_sizes(«multiply», «(acc, f, t, at)», «n», 16)
                         part.put(t, (s + 1) % 2, top_x);
                         // the fence waits for loads too
                         tile_fence();
                         if (s == 0 && p + 1 + FAR < last)
                                 w.fetch(p + 1 + FAR);
-                        if (PIPED)
-                                w.unpack((s + 1) % STEPS, top, by, f[(s + 1) % (1 + PIPED)]);
-                        if (s == STEPS - 1 - PIPED && p + 1 < last)
+                        if (s == STEPS - 1 && p + 1 < last)
                                 w.load(p + 1);
                         part.ask(x, p + (s + 2) / STEPS, (s + 2) % STEPS);
                         tile_wait();

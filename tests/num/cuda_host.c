@@ -404,8 +404,6 @@ static void run(Trial *t, u64 seed)
                 Arena *a = arena_new();
                 bool most = i == 0 || (t->runs && i < t->quick);
                 u32 n = t->max_tok == 1 ? 1 : most ? t->max_tok : 1 + rand_below(&r, t->max_tok);
-                if (t->tokens)
-                        n = t->tokens[0] + t->tokens[1] + t->tokens[2] + t->tokens[3];
                 t->step = rand_step(a, &r, t->g, n, N_SEQ, t->len);
                 if (t->runs)
                         make_runs(&t->step);
@@ -448,26 +446,6 @@ static bool both_ways(const Trial *t)
         return early && late;
 }
 
-/* Experts with none, one, as many as a tile has and one more, and each size of tile. */
-static void counts_trials(const char *words)
-{
-        static const struct {
-                const char *type, *down;
-                int k, f;
-                u32 tokens[4], max_tok;
-        } c[] = {{"Q4_K", "Q6_K", 512, 256, {0, 1, 64, 65}, 512},
-                {"Q5_0", "Q8_0", 320, 192, {16, 17, 33, 48}, 512},
-                {"Q2_K", "Q3_K", 256, 256, {15, 32, 49, 8}, 512},
-                {"Q4_K", "Q6_K", 512, 256, {0, 1, 128, 129}, 2048},
-                {"Q8_0", "Q5_1", 320, 192, {32, 33, 65, 97}, 2048}};
-        for (u32 i = 0; i < COUNT(c); i++) {
-                add(arena_fmt(arena, "tensor cores, experts' tokens: %u %u %u %u", c[i].tokens[0],
-                            c[i].tokens[1], c[i].tokens[2], c[i].tokens[3]),
-                        counts_graph(arena, c[i].type, c[i].down, c[i].k, c[i].f), words, c[i].max_tok, 1);
-                trials[n_trials - 1].tokens = c[i].tokens;
-        }
-}
-
 static void make_trials(void)
 {
         enum { SEEDS = 4 };
@@ -491,7 +469,19 @@ static void make_trials(void)
                         1);
         add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
         add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);
-        counts_trials(PREFILL(" act=q8"));
+        static const struct {
+                const char *type, *down;
+                int k, f;
+                u32 tokens[4];
+        } c[] = {{"Q4_K", "Q6_K", 512, 256, {0, 1, 64, 65}}, {"Q5_0", "Q8_0", 320, 192, {16, 17, 33, 48}},
+                {"Q2_K", "Q3_K", 256, 256, {15, 32, 49, 8}}};
+        for (u32 i = 0; i < COUNT(c); i++) {
+                u32 n = c[i].tokens[0] + c[i].tokens[1] + c[i].tokens[2] + c[i].tokens[3];
+                add(arena_fmt(arena, "tensor cores, experts' tokens: %u %u %u %u", c[i].tokens[0],
+                            c[i].tokens[1], c[i].tokens[2], c[i].tokens[3]),
+                        counts_graph(arena, c[i].type, c[i].down, c[i].k, c[i].f), words[1], n, 1);
+                trials[n_trials - 1].tokens = c[i].tokens;
+        }
         static const struct {
                 const char *name;
                 u32 quick;

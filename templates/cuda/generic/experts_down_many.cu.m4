@@ -10,7 +10,6 @@
 //      H100, Q4_K H 2048, F 768, 8 of 128 experts, microseconds:  2 tokens: ?     64: ?    512: ?    2048: ?
 m4_include(«prelude.m4»)
 m4_define(«moe_orders», 1)m4_dnl
-m4_define(«moe_results», 1)m4_dnl
 m4_include(«many.m4»)
 enum { H = MOE_H, K = MOE_F, E = MOE_E, KTOP = MOE_KTOP, RPB = MOE_RPB, PARTS = (H + RPB - 1) / RPB, WIDE = H % 4 ? 1 : 4 };
 moe_weights(MOE_TYPE_down)

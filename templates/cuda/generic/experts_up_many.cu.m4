@@ -8,7 +8,6 @@
 //      H100, Q4_K K 2048, F 768, 8 of 128 experts, microseconds:  2 tokens: ?     64: ?    512: ?    2048: ?
 m4_include(«prelude.m4»)
 m4_define(«moe_orders», «moe_if(MOE_TYPE_gate, MOE_TYPE_up, 1, 2)»)m4_dnl
-m4_define(«moe_results», 2 * NT * (MOE_PART + 4))m4_dnl
 m4_include(«many.m4»)
 m4_include(«glu_fn.m4»)
 enum { K = MOE_K, F = MOE_F, E = MOE_E, KTOP = MOE_KTOP, PART = MOE_PART, PARTS = (F + PART - 1) / PART };
@@ -18,13 +17,12 @@ struct Shared {
         Tokens t;
         Tiles<E> tiles;
         u32 pair[NT]; // where each result goes; over KTOP: its token
+        float h[2][NT][PART + 4]; // of gate and of up
 };
 SHARED(Shared)
 
-// Of gate (0) or up: token t, row r.
-INLINE float &product(int m, int t, int r) { return sh.t.result[(m * NT + t) * (PART + 4) + r]; }
-INLINE float result(int t, int r) { return glu(product(0, t, r), product(1, t, r)); }
-// Results of the first n tokens.
+INLINE float result(int t, int at) { return glu(sh.h[0][t][at], sh.h[1][t][at]); }
+// Results of the first n tokens, out of sh.h.
 INLINE void put(const Args &a, u32 T, int from, int n)
 {
 moe_if(MOE_out, q8, «        u8 *q = (u8 *)moe_arg(«out0»);
@@ -93,7 +91,7 @@ template <class W> struct Matrix {
                         float y = acc[i / 4][i % 4] * sh.t.back[t];
                         if (bias && part + r < F)
                                 y += bias[(u64)e * F + (u32)(part + r)];
-                        product(TID / GROUP, t, r) = y;
+                        sh.h[TID / GROUP][t][r] = y;
                 }
                 meet();
                 put(a, T, part, n);

@@ -8,7 +8,6 @@
 //      H100, Q4_K K 2048, microseconds:     N 5120, 2 tokens: ?   512: ?      Q6_K N 151936, 2 tokens: ?
 m4_include(«prelude.m4»)
 m4_define(«moe_orders», 1)m4_dnl
-m4_define(«moe_results», 1)m4_dnl
 m4_include(«many.m4»)
 m4_include(«types.m4»)
 enum { K = MOE_K, RPB = MOE_RPB };
