@@ -243,6 +243,7 @@ template <class W, int K> INLINE void times(Rows<W, K> &w, Tokens &t, const Acts
 {
         Part<W, K> part;
         u32 top = t.top[!W::MIN], top_x = t.top[1];
+        last = here(last); // one turn of no loop would have the sums copied around
         part.begin(t, n);
         part.ask(x, first, 0);
         x.weigh(t, n);
