@@ -484,10 +484,11 @@ moe_kernel
                 return;
         Tile t;
         u32 start = cut[0].start;
-        t.token = cut[0].token, t.head = cut[0].head;
-        t.n = tokens_of(seq, pos, t.token, n_tok);
+        t.token = cut[0].token, t.head = cut[0].head, t.n = 0;
 #pragma unroll 1
         while (at < end) {
+                if (t.n == 0)
+                        t.n = tokens_of(seq, pos, t.token, n_tok);
                 t.pos = pos[t.token], t.last = t.pos + (i32)t.n - 1, t.base = low_of(t.pos) / UNIT * UNIT;
                 u32 stop = start + width_of(t.pos), to = end < stop ? end : stop;
                 u64 row = ((u64)(u32)seq[t.token] * KVH + t.head) * a.dim->n_ctx;
@@ -506,8 +507,7 @@ moe_kernel
                 }
                 at = start = stop;
                 if (++t.head == KVH) {
-                        t.head = 0, t.token += t.n;
-                        t.n = at < end ? tokens_of(seq, pos, t.token, n_tok) : 0;
+                        t.head = 0, t.token += t.n, t.n = 0;
                 }
         }
 }
