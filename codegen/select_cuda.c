@@ -17,7 +17,8 @@
  *   all others          row */
 #include "codegen/select_part.h"
 
-#define COLUMNS 1024 /* of an elementwise operation, a block */
+#define COLUMNS      1024 /* of an elementwise operation, a block */
+#define SORT_EXPERTS 256  /* for whose counts 32 warps have room */
 
 static bool one_token(const Ctx *c)
 {
@@ -97,7 +98,8 @@ static void facts_ahead(Ctx *c)
 
 static void begin(Ctx *c)
 {
-        c->s->threads = c->n->op == OP_kv_append ? 128 : 256;
+        bool sort = c->n->op == OP_sort && attr_i(c->n, A_experts) <= SORT_EXPERTS;
+        c->s->threads = sort ? 1024 : c->n->op == OP_kv_append ? 128 : 256;
         c->tile = one_token(c) ? 1 : size(c, "NT", 1, 256, 8);
         if (!has(c, S_order) && (c->n->op == OP_experts_up || c->n->op == OP_experts_down))
                 c->tile = 1;

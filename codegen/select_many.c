@@ -9,6 +9,7 @@
 #define FEW    64  /* tokens: up to here weights' bytes are what takes the time */
 #define VALUES 256 /* of K, a piece of weights */
 #define BLOCKS 2   /* a processor */
+#define TF32_K 128 /* 16 values for each of a block's warps, a multiple of which K is */
 
 /* Whole pieces of 16 bytes of every row of x and of its scales. */
 static bool product_fits(const Ctx *c, Slot weight)
@@ -20,11 +21,20 @@ static bool product_fits(const Ctx *c, Slot weight)
         return x.dt == D_q8 && dim_last(&x) % 64 == 0;
 }
 
+/* One weight in f32, whose rows the warps of a block can share. */
+static bool tf32_fits(const Ctx *c)
+{
+        const Vtype x = sel_type(c, S_x);
+        return c->n->nout == 1 && c->g->weight[ref_idx(in_get(c->n, S_w))].type == W_F32 &&
+               x.dt == D_f32 && dim_last(&x) % TF32_K == 0 && attr_i(c->n, A_act) == ACT_f32 &&
+               !in_get(c->n, S_norm);
+}
+
 bool many_fits(const Ctx *c)
 {
         switch (c->n->op) {
         case OP_matmul:
-                return product_fits(c, S_w);
+                return product_fits(c, S_w) || tf32_fits(c);
         case OP_experts_up:
                 return in_get(c->n, S_order) && product_fits(c, S_gate) && product_fits(c, S_up);
         case OP_experts_down:
@@ -45,8 +55,24 @@ static i64 share_k(const Ctx *c)
         return n;
 }
 
+/* Rows a block, of which all processors get some. */
+static void tf32_begin(Ctx *c)
+{
+        c->k->op = arena_fmt(c->k->arena, "%s_tf32", c->k->op);
+        c->s->threads = 256;
+        c->tile = 16;
+        c->rows = 64;
+        key_int(c->k, "BLOCKS", BLOCKS);
+        while (c->rows > 32 && sel_matmul_tiles(c) * sel_tiles(c->g->max[DIM_n_tok], c->tile) < PROCESSORS)
+                c->rows /= 2;
+}
+
 void many_begin(Ctx *c)
 {
+        if (c->n->op == OP_matmul && tf32_fits(c)) {
+                tf32_begin(c);
+                return;
+        }
         bool few = c->g->max[DIM_n_tok] <= FEW;
         c->k->op = arena_fmt(c->k->arena, "%s_many", c->k->op);
         c->s->flags = PLAN_F16;

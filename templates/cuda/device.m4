@@ -74,6 +74,9 @@ INLINE u32 shfl(u32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE i32 shfl(i32 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE float shfl(float v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 INLINE u64 shfl(u64 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
+// The lanes that have the same value.
+INLINE u32 match_any(i32 v) { return __match_any_sync(0xffffffffu, v); }
+INLINE u32 bits_set(u32 v) { return (u32)__popc(v); }
 INLINE void barrier() { __syncthreads(); }
 INLINE void warp_barrier() { __syncwarp(); }
 // For a part of the block: barrier 1 to 15, whole warps, as many threads as come.
@@ -332,6 +335,14 @@ INLINE void pdl_trigger()
 INLINE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
 {
         asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// The same of 16 x 8 and 8 x 8 values in f32, of which 10 bits behind the first count, laid out as PTX's m16n8k8 has tf32.
+INLINE void mma_tf32(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
+{
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

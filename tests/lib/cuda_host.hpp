@@ -24,8 +24,8 @@ struct Fibre {
         void *sp;
         State state;
         bool waited;
-        unsigned turn; // of the two places for what is shuffled
-        bool arrived;  // at the cluster's barrier
+        unsigned turn;     // of the two places for what is shuffled
+        bool arrived;      // at the cluster's barrier
         int part, threads; // of the barrier for a part
 };
 static Fibre fibre[MOST];
@@ -115,6 +115,17 @@ template <class T> INLINE T shfl_xor(T v, int m)
 template <class T> INLINE T shfl(T v, int lane)
 {
         return host::swap(v, lane & 31);
+}
+INLINE u32 match_any(i32 v)
+{
+        u32 same = 0;
+        for (int lane = 0; lane < 32; lane++)
+                same |= (u32)(host::swap(v, lane) == v) << lane;
+        return same;
+}
+INLINE u32 bits_set(u32 v)
+{
+        return (u32)__builtin_popcount(v);
 }
 INLINE void barrier()
 {
@@ -366,6 +377,21 @@ ONCE void mma_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
         for (int i = 0; i < 4; i++)
                 for (int k = 0; k < 16; k++)
                         d[i] += x[row + i / 2 * 8][k] * y[col + i % 2][k];
+        host::yield(host::AT_WARP);
+}
+
+ONCE void mma_tf32(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2])
+{
+        int lane = host::now % 32, row = lane / 4, col = lane % 4;
+        auto x = mma_a[host::now / 32], y = mma_b[host::now / 32];
+        for (int i = 0; i < 4; i++)
+                x[row + i % 2 * 8][col + i / 2 * 4] = bits_f32(a[i] & 0xffffe000);
+        for (int i = 0; i < 2; i++)
+                y[row][col + i * 4] = bits_f32(b[i] & 0xffffe000);
+        host::yield(host::AT_WARP);
+        for (int i = 0; i < 4; i++)
+                for (int k = 0; k < 8; k++)
+                        d[i] += x[row + i / 2 * 8][k] * y[2 * col + i % 2][k];
         host::yield(host::AT_WARP);
 }
 

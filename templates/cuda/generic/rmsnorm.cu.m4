@@ -3,8 +3,9 @@
 m4_include(«prelude.m4»)
 m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)
+m4_include(«stream.m4»)
 enum { K = MOE_K, GROUP = MOE_group ? MOE_group : K };
-__shared__ double sums[WARPS];
+__shared__ float part[WARPS];
 
 moe_kernel
 {
@@ -15,9 +16,20 @@ moe_kernel
         const float *x = (const float *)moe_arg(«x») + (u64)t * K, *w = (const float *)moe_arg(«w»);
         float *to = (float *)moe_arg(«out0») + (u64)t * K;
         if (GROUP == K) {
-                double r = norm_of(x, K, MOE_eps, sums);
-                for (int i = TID; i < K; i += THREADS)
-                        to[i] = normed(x[i], r, w[i]);
+                Maker<K, K + (4 - K % 4) % 4> row;
+                row.weights(w);
+                row.values(x);
+                row.squares(part);
+                barrier();
+                float r = rms_of(part, K, (float)MOE_eps);
+#pragma unroll
+                for (int j = 0; j < row.J; j++) {
+                        float v[4];
+                        row.template product_of<true>(j, v);
+                        for (int c = 0; c < 4; c++)
+                                if (4 * (j * THREADS + TID) + c < K)
+                                        to[4 * (j * THREADS + TID) + c] = v[c] * r;
+                }
                 return;
         }
         for (int g = TID / 32; g < K / GROUP; g += WARPS) {

@@ -1,13 +1,42 @@
 // sort: the (token, slot) pairs of a route grouped by expert, in order of tokens: a counting sort, stable.
 //
-// route [T, KTOP]; out u32: E + 1 offsets, then T * KTOP pairs t * KTOP + slot. One block of 256 threads: a warp counts, then
-// places, its own eighth of the pairs.
+// route [T, KTOP]; out u32: E + 1 offsets, then T * KTOP pairs t * KTOP + slot. One block: each warp counts, then places, its own
+// part of the pairs; of those that it sees at once, equal ones are ranked by their lanes. 1,024 threads, 256 for more than 256 experts.
 //
-//      H100, 512 tokens, 8 of 128 experts, microseconds: 21
+//      H100, 8 of 128 experts, microseconds: 512 tokens: ?      2048: ?
 m4_include(«prelude.m4»)
-enum { E = MOE_experts, KTOP = MOE_KTOP };
+enum { E = MOE_experts, KTOP = MOE_KTOP, AT_ONCE = 4 };
 __shared__ u32 next[WARPS][E]; // a warp's pairs of an expert; then where its next one goes
 __shared__ u32 start[E];
+
+// The experts of AT_ONCE times 32 pairs from i on, or -1.
+INLINE void load(i32 (&id)[AT_ONCE], const Route *route, u32 i, u32 to)
+{
+#pragma unroll
+        for (u32 k = 0; k < AT_ONCE; k++) {
+                u32 at = i + 32 * k + (u32)TID % 32;
+                id[k] = at < to ? route[at].id : -1;
+        }
+}
+
+// start: how many pairs the experts before have; offsets to `off`. By the first warp.
+INLINE void scan(u32 *off, u32 n)
+{
+        u32 base = 0, lane = (u32)TID;
+#pragma unroll 1
+        for (u32 e0 = 0; e0 < E; e0 += 32) {
+                u32 e = e0 + lane, mine = e < E ? start[e] : 0, upto = mine;
+                for (u32 m = 1; m < 32; m *= 2) {
+                        u32 other = shfl(upto, (int)(lane < m ? 0 : lane - m));
+                        upto += lane >= m ? other : 0;
+                }
+                if (e < E)
+                        start[e] = off[e] = base + upto - mine;
+                base += shfl(upto, 31);
+        }
+        if (lane == 0)
+                off[E] = n;
+}
 
 moe_kernel
 {
@@ -18,58 +47,44 @@ moe_kernel
         for (int i = TID; i < WARPS * E; i += THREADS)
                 next[i / E][i % E] = 0;
         barrier();
-        // first: how many lanes before this one have its expert; last: none after it has.
-        for (int pass = 0; pass < 2; pass++) {
-                for (u32 i = from; i < to; i += 32) {
-                        i32 id = i + lane < to ? route[i + lane].id : -1;
-                        u32 before = 0, after = 0;
-                        for (u32 l = 0; l < 32; l++) {
-                                bool same = shfl(id, (int)l) == id;
-                                before += same && l < lane;
-                                after += same && l > lane;
-                        }
-                        u32 at = id < 0 ? 0 : next[warp][id];
+        i32 id[AT_ONCE];
+#pragma unroll 1
+        for (u32 i = from; i < to; i += 32 * AT_ONCE) {
+                load(id, route, i, to);
+#pragma unroll
+                for (u32 k = 0; k < AT_ONCE; k++)
+                        if (id[k] >= 0)
+                                atomic_inc(&next[warp][id[k]]);
+        }
+        barrier();
+        for (int e = TID; e < E; e += THREADS) {
+                u32 sum = 0;
+#pragma unroll 8
+                for (int w = 0; w < WARPS; w++) {
+                        u32 here = next[w][e];
+                        next[w][e] = sum;
+                        sum += here;
+                }
+                start[e] = sum;
+        }
+        barrier();
+        if (warp == 0)
+                scan(off, n);
+        barrier();
+#pragma unroll 1
+        for (u32 i = from; i < to; i += 32 * AT_ONCE) {
+                load(id, route, i, to);
+#pragma unroll
+                for (u32 k = 0; k < AT_ONCE; k++) {
+                        u32 same = match_any(id[k]), before = bits_set(same & ((1u << lane) - 1));
+                        u32 *at = &next[warp][id[k] < 0 ? 0 : id[k]], first = *at;
                         warp_barrier();
-                        if (id >= 0 && pass)
-                                pair[at + before] = i + lane;
-                        if (id >= 0 && after == 0)
-                                next[warp][id] = at + before + 1;
+                        if (id[k] >= 0) {
+                                pair[start[id[k]] + first + before] = i + 32 * k + lane;
+                                if (same >> lane == 1)
+                                        *at = first + before + 1;
+                        }
                         warp_barrier();
                 }
-                barrier();
-                if (pass)
-                        break;
-                for (int e = TID; e < E; e += THREADS) {
-                        u32 sum = 0;
-                        for (int w = 0; w < WARPS; w++) {
-                                u32 here = next[w][e];
-                                next[w][e] = sum;
-                                sum += here;
-                        }
-                        start[e] = sum;
-                }
-                barrier();
-                if (warp == 0) {
-                        u32 base = 0;
-                        for (int e0 = 0; e0 < E; e0 += 32) {
-                                int e = e0 + (int)lane;
-                                u32 mine = e < E ? start[e] : 0, upto = mine;
-                                for (int m = 1; m < 32; m *= 2) {
-                                        u32 other = shfl(upto, (int)lane - m < 0 ? 0 : (int)lane - m);
-                                        upto += (int)lane >= m ? other : 0;
-                                }
-                                if (e < E) {
-                                        start[e] = base + upto - mine;
-                                        off[e] = base + upto - mine;
-                                }
-                                base += shfl(upto, 31);
-                        }
-                        if (lane == 0)
-                                off[E] = n;
-                }
-                barrier();
-                for (int i = TID; i < WARPS * E; i += THREADS)
-                        next[i / E][i % E] += start[i % E];
-                barrier();
         }
 }
