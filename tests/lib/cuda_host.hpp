@@ -116,6 +116,17 @@ template <class T> INLINE T shfl(T v, int lane)
 {
         return host::swap(v, lane & 31);
 }
+INLINE u32 ballot(bool b)
+{
+        u32 all = 0;
+        for (int i = 0; i < 32; i++)
+                all |= (u32)shfl((u32)b, i) << i;
+        return all;
+}
+INLINE int bits_of(u32 b)
+{
+        return __builtin_popcount(b);
+}
 INLINE void barrier()
 {
         host::yield(host::AT_BARRIER);
