@@ -102,7 +102,7 @@ static void begin(Ctx *c)
                 c->tile = 1;
         c->rows = rows_a_block(c);
         c->few = few_fits(c);
-        c->many = !c->few && !one_token(c) && many_fits(c);
+        c->many = !c->few && !one_token(c) && !has(c, S_k) && many_fits(c);
         if (c->few)
                 few_begin(c);
         else if (c->many)

@@ -7,7 +7,7 @@
  * all, a table of each. */
 Graph *types_graph(Arena *arena, bool quant, u32 every);
 
-/* attend in steps of one token, for a past long enough to be split; past_one: by attend_one, more than one
+/* attend in steps of one token, for a past long enough to be split; past_one: by attend_few, more than one
  * block, with each thing that attention may have. */
 Graph *past_graph(Arena *arena, int dk, const char *kept); /* dk: a head; kept: as the state says */
 Graph *past_one_graph(Arena *arena);
@@ -16,7 +16,7 @@ Graph *past_one_graph(Arena *arena);
  * many tokens. */
 Graph *products_graph(Arena *arena);
 
-/* A router as wide as route_one's threads together have values, with that many experts. */
+/* A router as wide as route_few's threads together have values, with that many experts. */
 Graph *router_graph(Arena *arena, int experts);
 
 /* attend in steps of many tokens. out: f32 or q8; kept: as the state says; attrs: the others, in which $n is
