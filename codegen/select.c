@@ -216,11 +216,6 @@ static void sel_attend(Ctx *c)
 {
         const State *st = sel_state(c);
         i64 dv = attr_i(c->n, A_dv) ? attr_i(c->n, A_dv) : st->dv;
-        if (in_get(c->n, S_k) && c->g->max[DIM_n_tok] != 1)
-                err(MOEC_ERROR,
-                        "graph %s: fuse_kv is for steps of one token: an attend that appends does not see "
-                        "the keys of others beside it",
-                        c->g->name);
         facts_cache(c);
         facts_rope(c);
         key_int(c->k, "HEADS", attr_i(c->n, A_heads));

@@ -30,6 +30,11 @@ static void grid_kv_append(Ctx *c)
 }
 static void grid_attend(Ctx *c)
 {
+        if (in_get(c->n, S_k) && c->g->max[DIM_n_tok] != 1)
+                err(MOEC_ERROR,
+                        "graph %s: fuse_kv is for steps of one token: an attend that appends does not see "
+                        "the keys of others beside it",
+                        c->g->name);
         sel_grid(c, 0, DIM_n_tok, 1, c->tile);
         sel_grid(c, 1, DIM_const, sel_state(c)->heads, 1);
 }

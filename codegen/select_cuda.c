@@ -4,7 +4,7 @@
  * tile; ROWS, what counts the rows of x or of the result. Where they matter: MAXTOK, the most tokens of a
  * step; RPB, rows of a weight a block; PART, columns of an expert's hidden layer a block; SPLIT, blocks that
  * share a head's past or a router's product. tune.lua may set THREADS, NT, RPB, PART and SPLIT of an
- * operation, and others in its table `one` for steps of one token; not of the templates for tensor cores,
+ * operation, and others in its table `few` for templates of few tokens; not of the templates for tensor cores,
  * whose sizes belong together.
  *
  * Grids, as blockIdx.x, y, z (a grid is the phase's largest: blocks behind the step's sizes have nothing to
@@ -36,11 +36,11 @@ static i64 clamp(i64 v, i64 least, i64 most)
 /* tune.lua's, or def. */
 static i64 size(const Ctx *c, const char *name, i64 least, i64 most, i64 def)
 {
-        const Tab *one = c->tune && one_token(c) ? tab_tab(c->tune, "one") : NULL;
+        const Tab *few = c->tune && c->few ? tab_tab(c->tune, "few") : NULL;
         if (c->tune)
                 tab_int(c->tune, name, least, most, &def);
-        if (one)
-                tab_int(one, name, least, most, &def);
+        if (few)
+                tab_int(few, name, least, most, &def);
         return def;
 }
 
@@ -61,20 +61,20 @@ static i64 rows_a_block(const Ctx *c)
 
 /* What each kernel reads ahead of its wait, and when it lets the launch behind it start: by operation and
  * template. Whether it may is schedule.c's to say. */
-enum { GENERIC, ONE, MANY, N_TEMPLATE };
+enum { GENERIC, FEW, MANY, N_TEMPLATE };
 typedef struct Ahead {
         PlanTrigger trigger;
         u32 n;
         Slot early[3];
 } Ahead;
 static const Ahead ahead[N_OP][N_TEMPLATE] = {
-        [OP_matmul] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_attend] = {[ONE] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}},
+        [OP_matmul] = {[FEW] = {PLAN_TRIGGER_first, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_attend] = {[FEW] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}},
                 [MANY] = {PLAN_TRIGGER_first, 2, {S_pos, S_seq}}},
-        [OP_route] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_route] = {[FEW] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_experts_up] = {[FEW] = {PLAN_TRIGGER_waited, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_experts_down] =
-                {[ONE] = {PLAN_TRIGGER_first, 1, {S_route}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+                {[FEW] = {PLAN_TRIGGER_first, 1, {S_route}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
 };
 
 static void facts_ahead(Ctx *c)
@@ -82,7 +82,7 @@ static void facts_ahead(Ctx *c)
 #define T(name) #name,
         static const char *const word[] = {PLAN_TRIGGERS(T)};
 #undef T
-        const Ahead *h = &ahead[c->n->op][c->one ? ONE : c->many ? MANY : GENERIC];
+        const Ahead *h = &ahead[c->n->op][c->few ? FEW : c->many ? MANY : GENERIC];
         c->s->trigger = h->trigger;
         key_word(c->k, "TRIGGER", word[h->trigger]);
         for (u32 i = 0; i < c->s->n_arg; i++)
@@ -104,10 +104,10 @@ static void begin(Ctx *c)
         if (!has(c, S_order) && (c->n->op == OP_experts_up || c->n->op == OP_experts_down))
                 c->tile = 1;
         c->rows = rows_a_block(c);
-        c->one = one_token(c) && one_fits(c);
-        c->many = !one_token(c) && many_fits(c);
-        if (c->one)
-                one_begin(c);
+        c->few = few_fits(c);
+        c->many = !c->few && !one_token(c) && !has(c, S_k) && many_fits(c);
+        if (c->few)
+                few_begin(c);
         else if (c->many)
                 many_begin(c);
         if (!c->many) {
@@ -118,7 +118,7 @@ static void begin(Ctx *c)
                 tab_err(c->tune, "THREADS is a multiple of 32");
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
-        if (c->n->op == OP_route || c->n->op == OP_experts_down)
+        if (!c->few && (c->n->op == OP_route || c->n->op == OP_experts_down))
                 key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
         key_int(c->k, "NT", c->tile);
         facts_ahead(c);
@@ -148,7 +148,7 @@ static void grid_matmul(Ctx *c)
         Vtype x = sel_type(c, S_x);
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_matmul_tiles(c), 1);
-        if (!c->one)
+        if (!c->few)
                 sel_grid(c, 1, x.dim[0].sym, x.dim[0].sym == DIM_const ? x.dim[0].n : 1, c->tile);
 }
 static void grid_headmul(Ctx *c)
@@ -168,11 +168,13 @@ static void grid_attend(Ctx *c)
         if (c->many)
                 return;
         i64 heads = sel_state(c)->heads,
-            split = one_token(c) ? size(c, "SPLIT", 1, 32, clamp(128 / heads, 1, 32)) : 1;
-        if (c->one)
+            split = one_token(c) || c->few ? size(c, "SPLIT", 1, 32, clamp(128 / heads, 1, 32)) : 1;
+        if (c->few) {
+                split = MAX(split, c->tile);
                 key_int(c->k, "EACH", size(c, "EACH", 1, 1024, 4));
+        }
         key_int(c->k, "SPLIT", split);
-        if (!c->one)
+        if (!c->few)
                 sel_grid(c, 0, DIM_n_tok, 1, 1);
         sel_grid(c, 1, DIM_const, heads, 1);
         sel_grid(c, 2, DIM_const, split, 1);
@@ -180,11 +182,12 @@ static void grid_attend(Ctx *c)
 static void grid_route(Ctx *c)
 {
         i64 split = has(c, S_w) ? size(c, "SPLIT", 1, 64, clamp(sel_tiles(sel_dim(c, S_w, 0), 8), 1, 32)) : 1;
-        if (c->one) {
+        if (c->few) {
                 i64 cluster = size(c, "CLUSTER", 1, 8, 8);
                 split = size(c, "SPLIT", 1, 128, cluster);
                 key_int(c->k, "CLUSTER", cluster);
                 key_int(c->k, "SPLIT", split);
+                sel_grid(c, 1, c->tile == 1 ? DIM_const : DIM_n_tok, 1, 1);
                 sel_grid(c, 2, DIM_const, split, 1);
                 return;
         }
@@ -199,14 +202,19 @@ static void grid_sort(Ctx *c)
 static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
+        if (c->few && c->tile > 1) {
+                key_int(c->k, "GRID", PROCESSORS);
+                sel_grid(c, 0, DIM_const, PROCESSORS, 1);
+                return;
+        }
         if (!c->many)
-                c->cols = size(c, "PART", 16, 512, c->one ? c->cols : order ? 32 : 16);
+                c->cols = size(c, "PART", 16, 512, c->few ? c->cols : order ? 32 : 16);
         if (c->cols % 16)
                 tab_err(c->tune, "PART is a multiple of 16");
         key_int(c->k, "PART", c->cols);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_gate, 1), c->cols);
         sel_grid(c, 1, DIM_const, order ? sel_dim(c, S_gate, 0) : sel_last(c, S_route), 1);
-        sel_grid(c, 2, order || c->one ? DIM_const : DIM_n_tok, 1, 1);
+        sel_grid(c, 2, order || c->few ? DIM_const : DIM_n_tok, 1, 1);
         if (c->many)
                 many_grid(c);
 }
@@ -214,7 +222,7 @@ static void grid_experts_down(Ctx *c)
 {
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);
-        sel_grid(c, 1, has(c, S_order) || c->one ? DIM_const : DIM_n_tok, 1, 1);
+        sel_grid(c, 1, has(c, S_order) || c->few ? DIM_const : DIM_n_tok, 1, 1);
         if (c->many)
                 many_grid(c);
 }

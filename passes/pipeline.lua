@@ -29,7 +29,15 @@ return {
                                 "layout split", "order", "buffers",
                         },
                 },
-                {       -- a token each of several sequences, or a short prompt: tiles as small as the work
+                {       -- the same for some sequences that decode together, or a few tokens of one
+                        name = "few", max_tok = 8, max_out = 8,
+                        passes = {
+                                "fold", "dce", "experts", "qmatmul",
+                                "fuse dup_norm fuse_kv round_attend route_max=4194304",
+                                "layout split", "order", "buffers",
+                        },
+                },
+                {       -- more of them, or a short prompt: tiles as small as the work
                         name = "batch", max_tok = 64, max_out = 64,
                         passes = {
                                 "fold", "dce", "experts grouped", "qmatmul",

@@ -76,7 +76,9 @@ INLINE float shfl(float v, int lane) { return __shfl_sync(0xffffffffu, v, lane);
 INLINE u64 shfl(u64 v, int lane) { return __shfl_sync(0xffffffffu, v, lane); }
 // The lanes that have the same value.
 INLINE u32 match_any(i32 v) { return __match_any_sync(0xffffffffu, v); }
-INLINE u32 bits_set(u32 v) { return (u32)__popc(v); }
+// Which of the warp's lanes say so; how many bits are set.
+INLINE u32 ballot(bool b) { return __ballot_sync(0xffffffffu, b); }
+INLINE int bits_of(u32 b) { return __popc(b); }
 INLINE void barrier() { __syncthreads(); }
 INLINE void warp_barrier() { __syncwarp(); }
 // For a part of the block: barrier 1 to 15, whole warps, as many threads as come.

@@ -1,6 +1,9 @@
-// One token's products with weights on their way through shared memory: each warp fetches whole rows of its own, as early as it
-// knows which, and reads them there, so that neither registers nor other warps wait for memory. After product.m4, before any
+// Products of up to NT tokens with weights on their way through shared memory: each warp fetches whole rows of its own, as early as
+// it knows which, and reads them there, so that neither registers nor other warps wait for memory. After product.m4, before any
 // fragment.
+enum { NT = MOE_NT };
+// Usage: moe_tokens: how many tokens the step has.
+m4_define(«moe_tokens», «m4_ifelse(MOE_NT, 1, 1, «(int)m4_ifdef(«MOE_ROWS», «moe_rows», «a.dim->n_tok»)»)»)m4_dnl
 #undef W16
 #undef K16
 #undef W4
@@ -18,23 +21,64 @@
 // Whole turns of a warp over n units, without a question where none is needed.
 #define EACH_UNIT(u, n) for (u32 u = (u32)TID % 32; u < (n) / 32 * 32 || ((n) % 32 && u < (n)); u += 32)
 
-// RB rows that lie `apart` bytes apart: acc[r][0] += row r times x, lane by lane. One row's code for all of them: a step of one
-// token runs each instruction once or twice, so that the time to fetch it counts.
-template <class W, int K, int RB, class X> INLINE void product_here(const u8 *rows, int apart, const X &x, float (&acc)[RB][1])
+// What a warp has of RB rows times T tokens. Of several tokens each row is summed over the warp by itself, so that few registers
+// wait; of one, all rows together. Lane lane(r, t) gets row r times token t.
+template <int RB, int T> struct Totals {
+        enum { P = T <= 2 ? 2 : T <= 4 ? 4 : 8, LANES = 32 / P };
+        static_assert(T <= P && RB <= LANES, "more sums than lanes");
+        float y = 0;
+        INLINE_IN void add(int r, const float (&sum)[T][1][1])
+        {
+                float v[P];
+#pragma unroll
+                for (int t = 0; t < P; t++)
+                        v[t] = t < T ? sum[t < T ? t : 0][0][0] : 0;
+                float all = warp_sums(v);
+                y = TID % LANES == r ? all : y;
+        }
+        INLINE_IN float of() const { return y; }
+        static INLINE_IN int row() { return TID % LANES; }
+        static INLINE_IN int token() { return TID % 32 / LANES; }
+        static INLINE_IN bool mine() { return TID % LANES < RB && TID % 32 / LANES < T; }
+        static INLINE_IN int lane(int r, int t) { return t * LANES + r; }
+};
+template <int RB> struct Totals<RB, 1> {
+        typedef Sums<RB, 1> S;
+        float acc[RB][1] = {};
+        INLINE_IN void add(int r, const float (&sum)[1][1][1])
+        {
+#pragma unroll
+                for (int i = 0; i < RB; i++)
+                        acc[i][0] = i == r ? acc[i][0] + sum[0][0][0] : acc[i][0];
+        }
+        INLINE_IN float of() const { return S::of(acc); }
+        static INLINE_IN int row() { return S::row(); }
+        static INLINE_IN int token() { return 0; }
+        static INLINE_IN bool mine() { return S::mine(); }
+        static INLINE_IN int lane(int r, int t) { return r * S::LANES; }
+};
+
+// N rows that lie `apart` bytes apart, rows FIRST .. of `to`, times n tokens' activations x(0) .. x(n - 1). A unit is unpacked once
+// for all of them; one row's code for all rows: a step of few tokens runs each instruction once or twice, so that the time to fetch
+// it counts.
+template <class W, int K, int FIRST, int N, class X, class To> INLINE void product_here(const u8 *rows, int apart, int n, X x, To &to)
 {
         enum { UNITS = Row<W, K>::UNITS };
 #pragma unroll 1
-        for (int r = 0; r < RB; r++) {
-                float sum[1][1] = {};
+        for (int r = 0; r < N; r++) {
+                float sum[NT][1][1] = {};
 #pragma unroll 1
                 EACH_UNIT(u, UNITS) {
                         W w[1];
                         w[0].template load<K>(rows + r * apart, u);
-                        Unit<(bool)W::FLOAT>::dot(w, u, x, sum);
-                }
 #pragma unroll
-                for (int i = 0; i < RB; i++)
-                        acc[i][0] = i == r ? acc[i][0] + sum[0][0] : acc[i][0];
+                        for (int t = 0; t < NT; t++) {
+                                if (NT > 1 && t >= n)
+                                        break;
+                                Unit<(bool)W::FLOAT>::dot(w, u, x(t), sum[t]);
+                        }
+                }
+                to.add(FIRST + r, sum);
         }
 }
 
@@ -96,6 +140,35 @@ template <int K, int N> struct Maker {
                                 a.f[0][i] = f;
                 }
         }
+        // Those of n tokens, whose rows begin at p: AT of them on their way at a time, one's code for all.
+        enum { AT = NT == 1 || J > 4 ? 1 : J > 2 ? 2 : J > 1 ? 4 : 8 };
+        F4 next[AT][J];
+        INLINE_IN void rows(const float *p, int t, int n)
+        {
+#pragma unroll
+                for (int i = 0; i < AT; i++)
+#pragma unroll
+                        for (int j = 0; j < J; j++)
+                                next[i][j] = four(p + (u64)(u32)(i && t + i >= n ? t : t + i) * K, 4 * (j * THREADS + TID));
+        }
+        template <bool NORM, class Acts> INLINE_IN void all(const float *p, int n, Acts (&acts)[NT], float (&part)[NT][WARPS])
+        {
+#pragma unroll 1
+                for (int t = 0; t < n; t++) {
+                        if (AT < NT && t && t % AT == 0)
+                                rows(p, t, n);
+#pragma unroll
+                        for (int j = 0; j < J; j++) {
+                                x[j] = next[0][j];
+#pragma unroll
+                                for (int i = 0; i + 1 < AT; i++)
+                                        next[i][j] = next[i + 1][j];
+                        }
+                        fill<NORM>(acts[t]);
+                        if (NORM)
+                                squares(part[t]);
+                }
+        }
         // Each warp's part of the sum of x^2.
         INLINE_IN void squares(float (&part)[WARPS]) const
         {
@@ -120,4 +193,38 @@ INLINE float rms_of(const float (&part)[WARPS], int n, float eps)
                 for (int i = 0; i + m < WARPS; i += 2 * m)
                         s[i] += s[i + m];
         return rsqrt_f32(s[0] / (float)n + eps);
+}
+
+// A q8 value of n rows of K, each filled up to N, some of them on their way at a time.
+template <int K, int N, class Acts> INLINE void copy_rows(Acts *acts, const void *x, int n)
+{
+        enum { EACH = N / 16, AT = 4 };
+        const U4 *q = (const U4 *)x;
+        const float *d = (const float *)((const u8 *)x + (u64)(u32)n * K), *s = d + (u64)(u32)n * (K / 16);
+#pragma unroll 1
+        for (int j0 = TID; j0 < n * EACH; j0 += AT * THREADS) {
+                U4 code[AT];
+                float scale[AT], sum[AT];
+#pragma unroll
+                for (int i = 0; i < AT; i++) {
+                        int j = j0 + i * THREADS, t = j / EACH, g = j % EACH, from = t * (K / 16) + g;
+                        bool in = t < n && g < K / 16;
+                        code[i] = in ? q[from] : U4{0, 0, 0, 0};
+                        scale[i] = in ? d[from] : 0, sum[i] = in ? s[from] : 0;
+                }
+#pragma unroll
+                for (int i = 0; i < AT; i++) {
+                        int j = j0 + i * THREADS, t = j / EACH, at = (int)acts->place((u32)(j % EACH));
+                        if (t < n)
+                                acts[t].q[0][at] = code[i], acts[t].d[0][at] = scale[i], acts[t].s[0][at] = sum[i];
+                }
+        }
+}
+// The step's tokens'.
+template <int K, int N> INLINE void copy_all(ActsQ8<1, N> (&acts)[NT], const void *x, int n)
+{
+        if (NT == 1)
+                copy<K>(acts[0], 0, x, 1, 0, 0);
+        else
+                copy_rows<K, N>(acts, x, n);
 }

@@ -123,9 +123,16 @@ INLINE u32 match_any(i32 v)
                 same |= (u32)(host::swap(v, lane) == v) << lane;
         return same;
 }
-INLINE u32 bits_set(u32 v)
+INLINE u32 ballot(bool b)
 {
-        return (u32)__builtin_popcount(v);
+        u32 all = 0;
+        for (int i = 0; i < 32; i++)
+                all |= (u32)shfl((u32)b, i) << i;
+        return all;
+}
+INLINE int bits_of(u32 b)
+{
+        return __builtin_popcount(b);
 }
 INLINE void barrier()
 {

@@ -7,7 +7,7 @@
  * all, a table of each. */
 Graph *types_graph(Arena *arena, bool quant, u32 every);
 
-/* attend in steps of one token, for a past long enough to be split; past_one: by attend_one, more than one
+/* attend in steps of one token, for a past long enough to be split; past_one: by attend_few, more than one
  * block, with each thing that attention may have. */
 Graph *past_graph(Arena *arena, int dk, const char *kept); /* dk: a head; kept: as the state says */
 Graph *past_one_graph(Arena *arena);
@@ -20,7 +20,7 @@ Graph *products_graph(Arena *arena);
  * type: of gate and up; down: of down, [k, f]. */
 Graph *counts_graph(Arena *arena, const char *type, const char *down, int k, int f);
 
-/* A router as wide as route_one's threads together have values, with that many experts. */
+/* A router as wide as route_few's threads together have values, with that many experts. */
 Graph *router_graph(Arena *arena, int experts);
 
 /* attend in steps of many tokens. out: f32 or q8; kept: as the state says; attrs: the others, in which $n is

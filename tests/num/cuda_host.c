@@ -18,7 +18,7 @@
 #include "tests/lib/randgraph.h"
 #include <cmocka.h>
 
-enum { N_SEQ = 2, N_CTX = 800, WIDE = 11, MANY = 150, MAX_KEYS = 1024 };
+enum { N_SEQ = 2, N_CTX = 800, FEW = 8, WIDE = 11, MANY = 150, MAX_KEYS = 1024 };
 #define DECODE(q)                                                                                            \
         "fold, dce, experts, qmatmul" q                                                                      \
         ", fuse dup_norm fuse_kv round_attend route_max=1000000, layout split, order, buffers"
@@ -451,6 +451,8 @@ static void make_trials(void)
         enum { SEEDS = 4 };
         static const char *const words[] = {DECODE(" act=q8"), PREFILL(" act=q8"), DECODE(""), PREFILL("")};
         add("types, one token, q8", types_graph(arena, true, 1), words[0], 1, 2);
+        add("types, few tokens, q8", types_graph(arena, true, 1), words[0], FEW, 2);
+        add("types, three tokens, f32", types_graph(arena, false, 6), words[2], 3, 2);
         add("types, many tokens, q8", types_graph(arena, true, 5), words[1], WIDE, 1);
         add("types, one token, f32", types_graph(arena, false, 6), words[2], 1, 2);
         add("types, many tokens, f32", types_graph(arena, false, 7), words[3], WIDE, 1);
@@ -460,13 +462,20 @@ static void make_trials(void)
                 add("long past, on tensor cores", past_one_graph(arena), words[i], 1, 600);
                 trials[n_trials - 1].quick = 596;
                 assert_true(both_ways(&trials[n_trials - 1]));
+                add("long past, few tokens", past_graph(arena, 48, "f16 f16"), words[i], FEW, 120);
+                trials[n_trials - 1].quick = 116;
+                add("long past, few tokens on tensor cores", past_one_graph(arena), words[i], FEW, 120);
+                trials[n_trials - 1].quick = 116;
         }
         add("long past, kept as q8_0", past_graph(arena, 64, "q8_0 q8_0"), words[0], 1, 150);
         trials[n_trials - 1].quick = 147;
         static const int experts[] = {5, 20, 128, 129};
-        for (u32 i = 0; i < COUNT(experts); i++)
-                add(arena_fmt(arena, "%d experts", experts[i]), router_graph(arena, experts[i]), words[0], 1,
-                        1);
+        for (u32 i = 0; i < COUNT(experts); i++) {
+                Graph *g = router_graph(arena, experts[i]);
+                add(arena_fmt(arena, "%d experts", experts[i]), g, words[0], 1, 1);
+                add(arena_fmt(arena, "%d experts, few tokens", experts[i]), g, words[0], i ? FEW : 2, 2);
+        }
+        add("products, few tokens", products_graph(arena), words[0], FEW, 2);
         add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
         add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);
         static const struct {
@@ -507,6 +516,9 @@ static void make_trials(void)
         for (u64 i = 0; i < SEEDS; i++)
                 add(arena_fmt(arena, "seed %llu", (unsigned long long)i), rand_graph(arena, i, false),
                         words[i % 4], i % 2 ? WIDE : 1, i % 2 ? 2 : 5);
+        for (u64 i = 0; i < SEEDS; i++)
+                add(arena_fmt(arena, "seed %llu, few tokens", (unsigned long long)i),
+                        rand_graph(arena, i, false), words[i % 2 * 2], 2 + (u32)i * 2, 3);
 }
 
 static void test_all(void **state)

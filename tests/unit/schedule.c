@@ -220,11 +220,14 @@ static void models_pass(void **state)
                         many; /* inputs, values and states that steps read early, at least; of many tokens */
         } all[] = {{"qwen3moe", 4, 2}, {"gpt-oss", 3, 2}, {"deepseek2", 0, 0}};
         for (size_t i = 0; i < COUNT(all); i++) {
-                Real one = select_file(*state, all[i].name, DECODE, 1),
+                Real one = select_file(*state, all[i].name, DECODE, 1), few = select_file(*state, all[i].name, DECODE, 8),
                      many = select_file(*state, all[i].name, PREFILL, 64);
                 has_fault(*state, one.launch, one.n, NULL);
+                has_fault(*state, few.launch, few.n, NULL);
                 has_fault(*state, many.launch, many.n, NULL);
                 assert_true(count_early(&one) >= all[i].early);
+                assert_int_equal(few.n, one.n);
+                assert_int_equal(count_early(&few), count_early(&one));
                 assert_true(count_early(&many) >= all[i].many);
         }
 }
@@ -343,7 +346,7 @@ static void a_shared_cache_waits(void **state)
                 "8\n%5 =f32[n_tok,512] attend q %3, kv %4, pos @pos, seq @seq, heads 8\n"
                 "%6 =f32[n_out,512] rows x %5, out @out\nreturn %6, %4\n}\n";
         Real r = select_text(*state, text, sizeof text - 1, "shared", "order, buffers", 1);
-        const Sel *first = nth(&r, "attend_one", 0), *second = nth(&r, "attend_one", 1);
+        const Sel *first = nth(&r, "attend_few", 0), *second = nth(&r, "attend_few", 1);
         assert_string_equal(fact(first, "EARLY_kv"), "1");
         assert_string_equal(fact(first, "EARLY_kvv"), "1");
         assert_string_equal(fact(second, "EARLY_kv"), "0");
@@ -385,7 +388,7 @@ static u32 waits(const char *source)
 static void templates_obey(void **state)
 {
         Real r = select_file(*state, "qwen3moe", DECODE, 1);
-        const Sel *down = nth(&r, "experts_down_one", 0), *up = nth(&r, "experts_up_one", 0);
+        const Sel *down = nth(&r, "experts_down_few", 0), *up = nth(&r, "experts_up_few", 0);
         const char *early = expanded(*state, down, "EARLY_route", "1"),
                    *late = expanded(*state, down, "EARLY_route", "0");
         assert_int_equal(waits(early), 1);

@@ -1,11 +1,11 @@
 // attend: softmax attention of each token over its own sequence's cache, with the queries' norm and rotation, and, given k,
-// the token's keys and values appended first.
+// the tokens' keys and values appended first.
 //
 // q f32 [T, HEADS * DK]; out f32 [T, HEADS * DV]; planes as kv_append's. A block: one token, one key head with its G query heads,
 // and one of SPLIT parts of the positions. A warp takes 32 positions at a time: scores with a position a lane, then values with
 // a part of the head a lane; a running maximum (online softmax: Milakov and Gimelshein 2018). The warps' sums are added in
 // order; so are the parts', by the block that ends last, from memory of this module. GB query heads at a time share the keys.
-// With k the phase has one token a step. 256 threads. Grid: T, KVH, SPLIT.
+// With k a block appends all of its sequence's tokens in the step up to its own. 256 threads. Grid: T, KVH, SPLIT.
 //
 //      H100, 32 heads of 128 on 4, f16, microseconds at depth 128: ?    4096: ?    16384: ?
 m4_include(«prelude.m4»)
@@ -213,20 +213,29 @@ moe_kernel
                 return;
         u64 base = ((u64)(u32)((const i32 *)moe_arg(«seq»))[t] * KVH + BY) * a.dim->n_ctx;
         u8 *keys = (u8 *)moe_arg(«kv») + base * KBYTES, *values = (u8 *)moe_arg(«kvv») + base * VBYTES;
-        moe_if(MOE_HALF, 0, «», «rope_table(pos, moe_has(«freqs», «(const float *)moe_arg(«freqs»)», «0»));
-        barrier();»)
-moe_has(«k», «        if ((i32)BZ == parts - 1) {
-                const float *k = (const float *)moe_arg(«k») + ((u64)t * KVH + BY) * DK;
+moe_has(«k», «        // Every block appends whatever it reads of the step: the same bits, whoever else does.
+#pragma unroll 1
+        for (u32 i = 0; i < a.dim->n_tok && (i32)BZ == parts - 1; i++) {
+                i32 p = ((const i32 *)moe_arg(«pos»))[i];
+                if (((const i32 *)moe_arg(«seq»))[i] != ((const i32 *)moe_arg(«seq»))[t] || p > pos)
+                        continue;
+                barrier();
+                moe_if(MOE_HALF, 0, «», «rope_table(p, moe_has(«freqs», «(const float *)moe_arg(«freqs»)», «0»));
+                barrier();»)
+                const float *k = (const float *)moe_arg(«k») + ((u64)i * KVH + BY) * DK;
                 float *y = (float *)query[0];
                 if (TID < 32) {
                         place_head(k, y, DK, moe_has(«knorm», «(const float *)moe_arg(«knorm»)», «0»), MOE_eps);
                         for (int i = TID; i < DK; i += 32)
-                                Key::put(keys + (u64)(u32)pos * KBYTES, i, y[i]);
+                                Key::put(keys + (u64)(u32)p * KBYTES, i, y[i]);
                 }
-                moe_has(«v», «for (int i = TID; i < DV; i += THREADS)
-                        Value::put(values + (u64)(u32)pos * VBYTES, i, ((const float *)moe_arg(«v»))[((u64)t * KVH + BY) * DV + i]);», «»)
+                moe_has(«v», «for (int j = TID; j < DV; j += THREADS)
+                        Value::put(values + (u64)(u32)p * VBYTES, j, ((const float *)moe_arg(«v»))[((u64)i * KVH + BY) * DV + j]);», «»)
         }
-», «»)#pragma unroll 1
+        barrier();
+», «»)        moe_if(MOE_HALF, 0, «», «rope_table(pos, moe_has(«freqs», «(const float *)moe_arg(«freqs»)», «0»));
+        barrier();»)
+#pragma unroll 1
         for (int g = 0; g < G; g += GB)
                 queries(a, t, g, keys, values, from, to, parts == 1);
         moe_if(MOE_SPLIT, 1, «», «if (parts > 1)

@@ -76,7 +76,7 @@ moe_kernel
                 load(id, route, i, to);
 #pragma unroll
                 for (u32 k = 0; k < AT_ONCE; k++) {
-                        u32 same = match_any(id[k]), before = bits_set(same & ((1u << lane) - 1));
+                        u32 same = match_any(id[k]), before = (u32)bits_of(same & ((1u << lane) - 1));
                         u32 *at = &next[warp][id[k] < 0 ? 0 : id[k]], first = *at;
                         warp_barrier();
                         if (id[k] >= 0) {

@@ -1,13 +1,15 @@
-// attend_one: attend in a step of one token, on tensor cores: softmax attention of the token over its sequence's cache, with the
-// queries' norm and rotation, and, given k, its own keys and values appended.
+// attend_few: attend in a step of T <= NT tokens, on tensor cores: softmax attention of each token over its sequence's cache, with
+// the queries' norm and rotation, and, given k, the tokens' own keys and values appended. A sequence's tokens stand in a row: a
+// token makes the keys of those in front of it, which other blocks append, once more for itself.
 //
-// q f32 [1, HEADS * DK]; out f32 or q8 [1, HEADS * DV]; planes as kv_append's, f16. A warp takes 16 positions of one key head and
+// q f32 [T, HEADS * DK]; out f32 or q8 [T, HEADS * DV]; planes as kv_append's, f16. A warp takes 16 positions of one key head and
 // its G <= 8 query heads at a time, keys straight to registers, values through shared memory: scores as queries (16 rows: 8 heads rounded to f16, and what the
 // rounding left) times keys, then weights (split the same way) times values, under a running maximum (online softmax: Milakov and
 // Gimelshein 2018). In the products over a head's width the lanes take 8 neighbouring values as their part of two steps: an order
 // of summation like any other, and a load of 16 bytes. The next tile's keys are on their way while the values are multiplied.
-// One block a key head as long as its warps have EACH tiles or fewer; then up to SPLIT, whose sums meet in memory, by the block
-// that ends last. The first tiles are read before the wait: only position `pos` is of this step. 256 threads. Grid: 1, KVH, SPLIT.
+// One block a token and key head as long as its warps have EACH tiles or fewer; then up to SPLIT / T, whose sums meet in memory, by
+// the block that ends last. The first tiles are read before the wait: only the last positions are of this step.
+// 256 threads. Grid: 1, KVH, SPLIT.
 //
 //      H100, 32 heads of 128 on 4, microseconds at depth 0: 3.5    4096: 13.3 (4 loads at a time)    16384: ?
 m4_include(«prelude.m4»)
@@ -18,7 +20,7 @@ moe_early(«seq»)
 moe_early(«kv»)
 moe_early(«kvv»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, SPLIT = MOE_SPLIT };
-enum { NJ = DK / 32, NV = DV / 64, NT = DV / 8, TILE = 16, EACH = MOE_EACH };
+enum { NT = MOE_NT, NJ = DK / 32, NV = DV / 64, NO = DV / 8, TILE = 16, EACH = MOE_EACH };
 enum { PAIRS = (DK / 2 + 15) / 16 }; // PAIRS: of a head, a lane's
 #define LOG2E 1.44269504f
 // Scores are exponents of 2, but where a cap comes between.
@@ -34,22 +36,32 @@ struct Shared {
 SHARED(Shared)
 INLINE Part &part_of(int warp) { return *(Part *)&sh.values[warp]; }
 __shared__ float norm_w[2][DK]; // of queries, of keys
-__device__ F4 far_o[HEADS][SPLIT][DV / 4];
-__device__ float far_top[HEADS][SPLIT], far_total[HEADS][SPLIT];
-__device__ u32 count[KVH];
+__device__ F4 far_o[NT][HEADS][SPLIT][DV / 4];
+__device__ float far_top[NT][HEADS][SPLIT], far_total[NT][HEADS][SPLIT];
+__device__ u32 count[NT][KVH];
 __shared__ u32 ended;
-
-// The queries rounded to f16, and what that left; the token's own keys and values as the cache has them.
-alignas(16) __shared__ u16 query[2][9][DK], own_value[DV]; // the key as a ninth
-#define own_key query[0][8]
-
+moe_if(MOE_HALF, 0, «», «__shared__ float step_cos[NT][HALF], step_sin[NT][HALF]; // by token, of those that are seen
+»)
+// The queries rounded to f16, and what that left; the step's own keys and values as the cache has them.
+alignas(16) __shared__ u16 query[2][8 + NT][DK], own_value[NT][DV]; // the keys as a ninth and more
+#define own_key (query[0] + 8)
+moe_if(MOE_NT, 1, «INLINE i32 seen(const Args &a, int, int t) { return *(const i32 *)moe_arg(«pos»); }
+», «// The position of token t of the step, if `token` sees it: of its sequence, and not behind it; else -1.
+INLINE i32 seen(const Args &a, int token, int t)
+{
+        const i32 *pos = (const i32 *)moe_arg(«pos»), *seq = (const i32 *)moe_arg(«seq»);
+        return seq[t] == seq[token] && pos[t] <= pos[token] ? pos[t] : -1;
+}
+__shared__ i32 seen_pos[NT];
+»)
 // Usage: moe_norms: 1 where heads have a norm.
 m4_define(«moe_norms», «m4_eval(moe_has(«norm», 1, 0) + moe_has(«knorm», 1, 0) > 0)»)m4_dnl
 // The pair p of a head: those that are rotated together, then the rest as it comes.
 INLINE int first_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p : », «»)2 * p; }
 INLINE int second_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p + HALF : », «»)2 * p + 1; }
-// Heads y = rope(norm(x)) by a warp, two at a time: lanes 16 n .. have head 2 * warp + n, rounded, times `by`, and what that left.
-INLINE void prepare(const float *x, const float *w, bool norm, float by, u16 *high, u16 *low, bool in)
+// Heads y = rope(norm(x)) of token t by a warp, two at a time: lanes 16 n .. have head 2 * warp + n, rounded, times `by`, and what that
+// left.
+INLINE void prepare(const float *x, const float *w, bool norm, float by, int t, u16 *high, u16 *low, bool in)
 {
         float v[PAIRS][2], s = 0, r = 1;
         int lane = TID % 16;
@@ -74,8 +86,8 @@ moe_if(moe_norms, 0, «        (void)w, (void)norm;
                         break;
                 float y = moe_if(moe_norms, 0, «v[i][0], z = v[i][1]», «v[i][0] * r * w[a], z = v[i][1] * r * w[b]»);
                 moe_if(MOE_HALF, 0, «», «if (p < HALF) {
-                        float c = turn_cos[p], t = turn_sin[p], y1 = mul1(y, c) - mul1(z, t);
-                        z = mul1(z, c) + mul1(y, t);
+                        float c = step_cos[t][p], u = step_sin[t][p], y1 = mul1(y, c) - mul1(z, u);
+                        z = mul1(z, c) + mul1(y, u);
                         y = y1;
                 }»)
                 y *= by, z *= by;
@@ -130,7 +142,7 @@ INLINE void keys_ahead(const u16 *keys, i32 p0, i32 last)
 // What a warp has so far: of head lane / 4 its top, and this lane's part of its total; of heads 2 (lane % 4) and the next, 2 and 2
 // of the lane / 4-th eighth of their values.
 struct State {
-        float o[NT / 2][4], top, total;
+        float o[NO / 2][4], top, total;
 };
 
 // c: the scores' high and low parts, of 8 positions each.
@@ -168,7 +180,7 @@ INLINE void weigh(const float (&c)[2][4], State &s, i32 p0, i32 low, i32 pos, u3
         top = max1(top, shfl_xor(top, 2));
         float by = s.top == -INF ? 0 : exp2_f32(s.top - top), by0 = shfl(by, 8 * (TID % 4)), by1 = shfl(by, 8 * (TID % 4) + 4);
         s.total *= by;
-        for (int n = 0; n < NT / 2; n++)
+        for (int n = 0; n < NO / 2; n++)
                 for (int i = 0; i < 4; i++)
                         s.o[n][i] *= i % 2 ? by1 : by0;
         s.top = top;
@@ -197,9 +209,9 @@ INLINE void sum_values(const u32 (&high)[2], const u32 (&low)[2], int stage, Sta
 
 // What the heads' norms and rotation need, asked for at once, ahead of all that depends on the position.
 struct Turns {
-        enum { NW = (DK + THREADS - 1) / THREADS, NR = HALF ? (HALF + THREADS - 1) / THREADS : 1 };
-        float w[2][NW], factor[NR];
-        double rate[NR];
+        enum { NW = (DK + THREADS - 1) / THREADS, AT_ONCE = HALF && NT > 1 ? THREADS / HALF : 1 }; // tokens
+        float w[2][NW], factor;
+        double rate;
         INLINE_IN void load(const Args &a)
         {
 moe_if(moe_norms, 0, «», «                for (int j = 0; j < NW; j++) {
@@ -207,43 +219,45 @@ moe_if(moe_norms, 0, «», «                for (int j = 0; j < NW; j++) {
                         w[0][j] = moe_has(«norm», «((const float *)moe_arg(«norm»))[i]», 1);
                         w[1][j] = moe_has(«knorm», «((const float *)moe_arg(«knorm»))[i]», 1);
                 }
-»)moe_if(MOE_HALF, 0, «», «                for (int j = 0; j < NR; j++) {
-                        int i = j * THREADS + TID < HALF ? j * THREADS + TID : HALF - 1;
-                        rate[j] = freqs[i];
-                        factor[j] = moe_has(«freqs», «((const float *)moe_arg(«freqs»))[i]», 1);
-                }
+»)moe_if(MOE_HALF, 0, «», «                int i = NT > 1 ? TID % HALF : TID < HALF ? TID : HALF - 1;
+                rate = freqs[i];
+                factor = moe_has(«freqs», «((const float *)moe_arg(«freqs»))[i]», 1);
 »)                (void)a;
         }
         // To shared memory; a barrier follows.
-        INLINE_IN void put(i32 pos) const
+        INLINE_IN void put(const Args &a, int token, int n) const
         {
 moe_if(moe_norms, 0, «», «                for (int j = 0; j < NW; j++)
                         if (j * THREADS + TID < DK)
                                 norm_w[0][j * THREADS + TID] = w[0][j], norm_w[1][j * THREADS + TID] = w[1][j];
-»)moe_if(MOE_HALF, 0, «», «                for (int j = 0; j < NR; j++) {
+»)moe_if(MOE_HALF, 0, «», «#pragma unroll 1
+                for (int t = NT > 1 ? TID / HALF : 0; t < n; t += AT_ONCE) {
                         float s, c;
-                        sincos_turns((double)pos * moe_has(«freqs», «(rate[j] / (double)factor[j])», «rate[j]»), s, c);
-                        if (j * THREADS + TID < HALF)
-                                turn_sin[j * THREADS + TID] = s * (float)MOE_rattn, turn_cos[j * THREADS + TID] = c * (float)MOE_rattn;
+                        i32 pos = seen(a, token, t);
+                        if (NT > 1 && (pos < 0 || TID >= AT_ONCE * HALF))
+                                continue;
+                        sincos_turns((double)pos * moe_has(«freqs», «(rate / (double)factor)», «rate»), s, c);
+                        if (NT > 1 || TID < HALF)
+                                step_sin[t][TID % HALF] = s * (float)MOE_rattn, step_cos[t][TID % HALF] = c * (float)MOE_rattn;
                 }
-»)                (void)pos;
+»)                (void)a, (void)token, (void)n;
         }
 };
 moe_has(«k», «
-// The token's own keys and values into the tile that has their place; nothing behind them.
-INLINE void put_own(Tile &t, int row)
+// The keys and values of the step's token m into the tile that has their place; nothing behind them.
+INLINE void put_own(Tile &t, int m, int row)
 {
         int r = TID % 32 / 4;
 #pragma unroll
         for (int j = 0; j < NJ; j++)
                 for (int h = 0; h < 2; h++)
                         if (row == 8 * h + r)
-                                t.k[h][j] = *(const U4 *)&own_key[32 * j + 8 * (TID % 4)];
+                                t.k[h][j] = *(const U4 *)&own_key[m][32 * j + 8 * (TID % 4)];
 #pragma unroll
         for (int i = 0; i < 4; i++)
                 for (int n = 0; n < NV; n++)
                         if (Tile::value_row(i) >= row)
-                                sh.values[TID / 32][0][NV * i + n][TID % 32] = Tile::value_row(i) == row ? *(const U4 *)&own_value[DV / 8 * r + 8 * n] : U4{0, 0, 0, 0};
+                                sh.values[TID / 32][0][NV * i + n][TID % 32] = Tile::value_row(i) == row ? *(const U4 *)&own_value[m][DV / 8 * r + 8 * n] : U4{0, 0, 0, 0};
 }
 », «»)
 // A warp's state to its part, in places turned so that lanes meet no bank twice.
@@ -258,7 +272,7 @@ INLINE void put_part(const State &s)
 #pragma unroll
         for (int h = 0; h < 2; h++)
 #pragma unroll
-                for (int n = 0; n < NT; n += 4)
+                for (int n = 0; n < NO; n += 4)
                         *(F4 *)&p.o[2 * c + h][turned(2 * c + h, DV / 8 * r + n)] = F4{s.o[n / 2][h], s.o[n / 2][h + 2], s.o[n / 2 + 1][h], s.o[n / 2 + 1][h + 2]};
         if (c == 0)
                 p.top[r] = s.top, p.total[r] = total;
@@ -302,7 +316,7 @@ struct Joined {
 };
 INLINE int place() { return 4 * (TID % 32) % DV; }
 // A head's values, by a warp.
-INLINE void put(const Args &a, u32 head, const Joined &s)
+INLINE void put(const Args &a, u32 head, const Joined &s, u32 token, u32 n)
 {
         float by = 1.0f / s.total, x[4];
         moe_has(«sinks», «float sink = ((const float *)moe_arg(«sinks»))[head], high = max1(s.top, LOG2E * sink), r = exp2_f32(s.top - high);
@@ -310,10 +324,10 @@ INLINE void put(const Args &a, u32 head, const Joined &s)
         for (int i = 0; i < 4; i++)
                 x[i] = s.o[i] * by;
         bool mine = 4 * (TID % 32) < DV;
-        u32 at = head * DV + (u32)place();
+        u32 at = (token * HEADS + head) * DV + (u32)place();
 moe_if(MOE_out, q8, «        float scale, sum;
         u8 *q = (u8 *)moe_arg(«out0»);
-        float *d = (float *)(q + HEADS * DV), *sums = d + HEADS * DV / 16;
+        float *d = (float *)(q + n * HEADS * DV), *sums = d + n * HEADS * DV / 16;
         u32 code = quantize4(x, scale, sum);
         if (mine) {
                 *(u32 *)(q + at) = code;
@@ -322,21 +336,22 @@ moe_if(MOE_out, q8, «        float scale, sum;
         }
 », «        if (mine)
                 *(F4 *)((float *)moe_arg(«out0») + at) = F4{x[0], x[1], x[2], x[3]};
-»)}
+»)        (void)n;
+}
 
-// Whether this block is the last of its head's to have written its part.
-INLINE bool ends_last(i32 parts)
+// Whether this block is the last of its token's and head's to have written its part.
+INLINE bool ends_last(i32 parts, u32 token)
 {
         publish();
         barrier();
         if (TID == 0)
-                ended = atomic_inc(&count[BY]) + 1;
+                ended = atomic_inc(&count[token][BY]) + 1;
         barrier();
         if (ended != (u32)parts)
                 return false;
         publish();
         if (TID == 0)
-                count[BY] = 0;
+                count[token][BY] = 0;
         return true;
 }
 
@@ -346,20 +361,21 @@ moe_kernel
         Turns turns;
         turns.load(a);
         moe_read_early();
-        i32 pos = *(const i32 *)moe_arg(«pos»), seq = *(const i32 *)moe_arg(«seq»);
-        u32 n_ctx = a.dim->n_ctx;
+        u32 T = m4_ifelse(MOE_NT, 1, 1, «a.dim->n_tok»), token = NT == 1 ? 0 : BZ % T, n_ctx = a.dim->n_ctx;
+        i32 split = NT == 1 ? (i32)BZ : (i32)(BZ / T), most = NT == 1 ? SPLIT : (i32)(SPLIT / T);
+        i32 pos = ((const i32 *)moe_arg(«pos»))[token], seq = ((const i32 *)moe_arg(«seq»))[token];
         i32 low = MOE_window && pos >= MOE_window ? pos - MOE_window + 1 : 0;
         i32 from = low / TILE, tiles = pos / TILE + 1 - from, parts = tiles <= WARPS * EACH ? 1 : (tiles + WARPS - 1) / WARPS;
-        parts = parts > SPLIT ? SPLIT : parts;
-        if ((i32)BZ >= parts) {
+        parts = parts > most ? most : parts;
+        if (split >= parts) {
                 pdl_wait();
                 return;
         }
-        i32 warp = TID / 32, each = parts * WARPS, mine = (i32)BZ * WARPS + warp;
+        i32 warp = TID / 32, each = parts * WARPS, mine = split * WARPS + warp;
         u64 row0 = ((u64)(u32)seq * KVH + BY) * n_ctx;
         const u16 *keys = (const u16 *)moe_arg(«kv») + row0 * DK, *values = (const u16 *)moe_arg(«kvv») + row0 * DV;
         Tile t;
-        // Its tiles from the last to the first: the last may need the token's own.
+        // Its tiles from the last to the first: the last two may need the step's own.
         i32 first = mine < tiles ? mine + (tiles - 1 - mine) / each * each : -1;
         if (first >= 0) {
                 t.load_keys(keys, TILE * (from + first), pos);
@@ -374,26 +390,34 @@ moe_kernel
                 keys_ahead(keys, TILE * (from + i), pos);
         for (int i = TID; G < 8 && i < 2 * 8 * DK; i += THREADS)
                 query[i / (8 * DK)][i / DK % 8][i % DK] = 0;
-        turns.put(pos);
-        barrier();
+        turns.put(a, (int)token, (int)T);
+moe_if(MOE_NT, 1, «», «        if (TID < (int)T)
+                seen_pos[TID] = seen(a, (int)token, TID);
+»)        barrier();
         pdl_wait();
-        int n = 2 * warp + TID % 32 / 16;
-        bool own = moe_has(«k», «(i32)BZ == (tiles - 1) % each / WARPS», «false»), key = n == G && own;
-        if (warp <= G / 2)
-                prepare(moe_has(«k», «key ? (const float *)moe_arg(«k») + BY * DK : », «»)(const float *)moe_arg(«q») + (BY * G + (u32)n) * DK, norm_w[key],
-                        key ? moe_has(«knorm», true, false) : moe_has(«norm», true, false), key ? 1 : SCALE, query[0][key ? 8 : n % 9], query[1][key ? 8 : n % 9],
-                        n < G || key);
+        int n = 2 * warp + TID % 32 / 16, m = n < G ? 0 : (n - G) % NT;
+        bool last = moe_has(«k», «split == (tiles - 1) % each / WARPS», «false»), own = last moe_has(«k», «|| (NT > 1 && tiles > 1 && split == (tiles - 2) % each / WARPS)», «»);
+        bool key = own && n >= G && n < G + moe_if(MOE_NT, 1, 1, «(int)T && seen_pos[m] >= 0»);
+        if (warp <= (G + NT - 1) / 2)
+                prepare(moe_has(«k», «key ? (const float *)moe_arg(«k») + ((u32)m * KVH + BY) * DK : », «»)(const float *)moe_arg(«q») + (token * HEADS + BY * G + (u32)n) * DK, norm_w[key],
+                        key ? moe_has(«knorm», true, false) : moe_has(«norm», true, false), key ? 1 : SCALE, key ? m : (int)token, query[0][n < G ? n : 8 + m],
+                        query[1][n < G ? n : 8 + m], n < G || key);
 moe_has(«k», «#pragma unroll 1
-        for (int i = TID; own && i < DV; i += THREADS)
-                own_value[i] = (u16)f32_f16(((const float *)moe_arg(«v»))[BY * DV + (u32)i]);
+        for (int i = TID; own && i < (int)T * DV; i += THREADS)
+                moe_if(MOE_NT, 1, «», «if (seen_pos[i / DV] >= 0)
+                        »)own_value[i / DV][i % DV] = (u16)f32_f16(((const float *)moe_arg(«v»))[((u32)(i / DV) * KVH + BY) * DV + (u32)(i % DV)]);
 », «»)        barrier();
-moe_has(«k», «        if (own && TID < DK / 8)
-                *(U4 *)((u16 *)moe_arg(«kv») + (row0 + (u32)pos) * DK + 8 * TID) = *(const U4 *)&own_key[8 * TID];
-        if (own && TID < DV / 8)
-                *(U4 *)((u16 *)moe_arg(«kvv») + (row0 + (u32)pos) * DV + 8 * TID) = *(const U4 *)&own_value[8 * TID];
-        if (first == tiles - 1) {
+moe_has(«k», «        if (last && TID < DK / 8)
+                *(U4 *)((u16 *)moe_arg(«kv») + (row0 + (u32)pos) * DK + 8 * TID) = *(const U4 *)&own_key[token][8 * TID];
+        if (last && TID < DV / 8)
+                *(U4 *)((u16 *)moe_arg(«kvv») + (row0 + (u32)pos) * DV + 8 * TID) = *(const U4 *)&own_value[token][8 * TID];
+        if (first == tiles - 1 || (NT > 1 && first >= 0 && first == tiles - 2)) {
                 copies_wait_but<1>();
-                put_own(t, pos - TILE * (from + first));
+                moe_if(MOE_NT, 1, «put_own(t, 0, pos - TILE * (from + first));», «// In the order of their positions.
+#pragma unroll 1
+                for (int i = 0; i < (int)T; i++)
+                        if (seen_pos[i] >= TILE * (from + first))
+                                put_own(t, i, seen_pos[i] - TILE * (from + first));»)
         }
 », «»)        State s = {{}, -INF, 0};
         int stage = 0;
@@ -418,22 +442,22 @@ moe_has(«k», «        if (own && TID < DK / 8)
         barrier();
         // A warp has a head from here on.
         u32 head = BY * G + (u32)warp;
-        int lane = TID % 32, in_block = tiles - (i32)BZ * WARPS; // warps that have a tile
+        int lane = TID % 32, in_block = tiles - split * WARPS; // warps that have a tile
         Joined all;
         in_block = in_block < WARPS ? in_block : WARPS;
         if (warp < G)
                 all.join<WARPS, WARPS>(in_block, part_of(lane % WARPS).top[warp], part_of(lane % WARPS).total[warp], [&](int p) { return *(const F4 *)&part_of(p).o[warp][turned(warp, place())]; });
         if (parts > 1) {
                 if (warp < G && 4 * lane < DV)
-                        far_o[head][BZ][place() / 4] = all.four();
+                        far_o[token][head][split][place() / 4] = all.four();
                 if (warp < G && lane == 0)
-                        far_top[head][BZ] = all.top, far_total[head][BZ] = all.total;
-                if (!ends_last(parts))
+                        far_top[token][head][split] = all.top, far_total[token][head][split] = all.total;
+                if (!ends_last(parts, token))
                         return;
                 int p = lane < parts ? lane : 0;
                 if (warp < G)
-                        all.join<32, 16>(parts, load_far(&far_top[head][p]), load_far(&far_total[head][p]), [&](int p) { return load_far4(&far_o[head][p][place() / 4]); });
+                        all.join<32, 16>(parts, load_far(&far_top[token][head][p]), load_far(&far_total[token][head][p]), [&](int p) { return load_far4(&far_o[token][head][p][place() / 4]); });
         }
         if (warp < G)
-                put(a, head, all);
+                put(a, head, all, token, T);
 }

@@ -1,17 +1,19 @@
-/* How CUDA cuts operations in steps of one token (templates OP_one): a block or less a processor, whole rows
- * of weights to a warp, each on its way through shared memory before the launch in front has ended.
+/* How CUDA cuts operations in steps of one or a few tokens (templates OP_few): a block or less a processor,
+ * whole rows of weights to a warp, each on its way through shared memory before the launch in front has
+ * ended, and unpacked once for all of the step's tokens.
  *
- * Facts beside those of select_cuda.c: RPB and PART, chosen so that a launch is one wave of blocks; CLUSTER,
- * blocks that join what they have through each other's shared memory; BLOCKS, of THREADS threads a processor,
- * for which there must be registers; or REGISTERS of a thread at most: attend's fit beside a product's block,
- * but not twice, as two blocks on a processor would take twice as long as one each on two. So do
- * experts_down's beside experts_up's: of 64 K registers, 20 warps of 56 take more than half, and leave 16
- * warps theirs. */
+ * Facts beside those of select_cuda.c: NT, the most tokens of a step; RPB and PART, chosen so that a launch
+ * is one wave of blocks; GRID, as many blocks as share the experts of several tokens; CLUSTER, blocks that
+ * join what they have through each other's shared memory; REGISTERS of a thread at most: attend's fit beside
+ * a product's block, but not twice, as two blocks on a processor would take twice as long as one each on two.
+ * So do experts_down's beside experts_up's: of 64 K registers, 20 warps of 56 take more than half, and leave
+ * 16 warps theirs. */
 #include "codegen/select_part.h"
 
 #define WARPS      16         /* of a block */
 #define DOWN_WARPS 20         /* of experts_down's, some of which have no rows */
 #define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
+#define FEW        8          /* tokens whose sums a warp has in registers */
 
 static bool has(const Ctx *c, Slot s)
 {
@@ -25,11 +27,21 @@ static i64 row_bytes(const Ctx *c, Ref w)
         return (i64)plan_weight_bytes(t->type, PLAN_split, 2, dim);
 }
 
-/* A warp's rows and the activations of n values. */
+static i64 tokens(const Ctx *c)
+{
+        return (i64)c->g->max[DIM_n_tok];
+}
+
+/* A warp's rows and the activations of n values of each token. */
 static bool fits(const Ctx *c, i64 warps, i64 rows, i64 n)
 {
         bool q8 = attr_i(c->n, A_act) == ACT_q8;
-        return rows > 0 && warps * rows + n * (q8 ? 3 : 8) / 2 + 4096 <= ROOM;
+        return rows > 0 && warps * rows + tokens(c) * n * (q8 ? 3 : 8) / 2 + 4096 <= ROOM;
+}
+/* Whether a block finds the experts of several tokens by itself. */
+static bool pairs_fit(const Ctx *c, Slot w)
+{
+        return tokens(c) == 1 || (sel_dim(c, w, 0) <= 512 && tokens(c) * sel_last(c, S_route) <= 256);
 }
 
 static bool matmul_fits(const Ctx *c)
@@ -41,14 +53,16 @@ static bool matmul_fits(const Ctx *c)
 }
 static bool experts_up_fits(const Ctx *c)
 {
-        return fits(c, WARPS, row_bytes(c, in_get(c->n, S_gate)) + row_bytes(c, in_get(c->n, S_up)),
-                sel_dim(c, S_gate, 2));
+        return pairs_fit(c, S_gate) &&
+               fits(c, WARPS, row_bytes(c, in_get(c->n, S_gate)) + row_bytes(c, in_get(c->n, S_up)),
+                       sel_dim(c, S_gate, 2));
 }
 static bool experts_down_fits(const Ctx *c)
 {
-        i64 slots = sel_last(c, S_route);
-        return slots <= 32 &&
-               fits(c, WARPS, slots * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
+        i64 slots = sel_last(c, S_route), at_once = tokens(c) == 1 ? slots : 1;
+        return slots <= 32 && pairs_fit(c, S_down) &&
+               fits(c, WARPS, at_once * row_bytes(c, in_get(c->n, S_down)),
+                       slots * sel_dim(c, S_down, 2));
 }
 static bool route_fits(const Ctx *c)
 {
@@ -65,8 +79,10 @@ static bool attend_fits(const Ctx *c)
                attr_i(c->n, A_heads) / st->heads <= 8;
 }
 
-bool one_fits(const Ctx *c)
+bool few_fits(const Ctx *c)
 {
+        if (tokens(c) > FEW)
+                return false;
         switch (c->n->op) {
         case OP_matmul:
                 return matmul_fits(c);
@@ -114,11 +130,12 @@ static i64 columns_in_a_wave(const Ctx *c)
         return cols;
 }
 
-void one_begin(Ctx *c)
+void few_begin(Ctx *c)
 {
-        bool attend = c->n->op == OP_attend;
-        c->k->op = arena_fmt(c->k->arena, "%s_one", c->k->op);
-        c->s->threads = attend ? 256 : 32 * (c->n->op == OP_experts_down ? DOWN_WARPS : WARPS);
+        bool attend = c->n->op == OP_attend, down = c->n->op == OP_experts_down && tokens(c) == 1;
+        c->k->op = arena_fmt(c->k->arena, "%s_few", c->k->op);
+        c->tile = tokens(c);
+        c->s->threads = attend ? 256 : 32 * (down ? DOWN_WARPS : WARPS);
         c->rows = c->n->op == OP_route ? 0 : rows_in_a_wave(c, PROCESSORS);
         if (c->n->op == OP_experts_up)
                 c->cols = columns_in_a_wave(c);

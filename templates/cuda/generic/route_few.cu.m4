@@ -1,10 +1,11 @@
-// route_one: route with its product in a step of one token: its k experts and their weights, from norm(x) [1, K] times w [E, K].
+// route_few: route with its product in a step of T <= NT tokens: each one's k experts and their weights, from norm(x) [T, K] times
+// w [E, K].
 //
-// out Route [1, KTOP]. The blocks share the rows of w, which are fetched before the wait; their logits meet in the first block of
-// the cluster (without clusters: in memory of this module, with the block that ends last), which chooses. Where K is a thread's four
+// out Route [T, KTOP]. A token's blocks share the rows of w, which are fetched before the wait; their logits meet in the first block
+// of the cluster (without clusters: in memory of this module, with the block that ends last), which chooses. Where K is a thread's four
 // values times all threads, a warp has its part of all rows' K: activations stay in the registers where they are made, and what has
 // no room in shared memory of the weights is in registers, too. Else a warp has whole rows, by pieces.
-// 512 threads. Grid: 1, 1, SPLIT.
+// 512 threads. Grid: 1, T, SPLIT.
 //
 //      H100, E 128, K 2048, microseconds: 5.2 by rows; by parts of K: ?
 m4_include(«prelude.m4»)
@@ -31,8 +32,8 @@ enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = ROOM / (WARPS * PIECE)
         Landing landed[WARPS][moe_if(moe_sliced, 1, 1, STAGES)];
 };
 SHARED(Shared)
-m4_ifelse(MOE_SPLIT, 1, «», «__device__ float logits[E];
-__device__ u32 count;
+m4_ifelse(MOE_SPLIT, 1, «», «__device__ float logits[NT][E];
+__device__ u32 count[NT];
 __shared__ u32 ended;
 »)
 // A row's logit to where all meet.
@@ -41,7 +42,7 @@ INLINE void give(int row, float y)
         if (CLUSTER == SPLIT)
                 *cluster_at(&sh.z[row], 0) = y;
 m4_ifelse(MOE_SPLIT, 1, «», «        else
-                logits[row] = y;
+                logits[BY][row] = y;
 »)}
 moe_if(moe_sliced, 1, «
 // This block's rows: first .. first + n - 1.
@@ -66,7 +67,7 @@ INLINE void rows_of(const Args &a, int first, int n)
         Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
-        x.values((const float *)moe_arg(«x»));
+        x.values((const float *)moe_arg(«x») + BY * K);
         moe_has(«norm», «x.squares(sh.part);», «»)
         float v[4], acc[16] = {};
         x.product_of<moe_has(«norm», 1, 0)>(0, v);
@@ -121,7 +122,7 @@ INLINE void rows_of(const Args &a)
         Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
-        x.values((const float *)moe_arg(«x»));
+        x.values((const float *)moe_arg(«x») + BY * K);
         x.fill<moe_has(«norm», 1, 0)>(sh.acts);
         moe_has(«norm», «x.squares(sh.part);», «»)
         barrier();
@@ -154,7 +155,11 @@ INLINE void rows_of(const Args &a)
 moe_kernel
 {
         moe_trigger(first);
-        moe_if(moe_sliced, 1, «int first = (int)BZ * ROWS, n = E - first < ROWS ? E - first : ROWS;
+m4_ifelse(MOE_NT, 1, «», «        if (BY >= (u32)moe_tokens) {
+                pdl_wait();
+                return;
+        }
+»)        moe_if(moe_sliced, 1, «int first = (int)BZ * ROWS, n = E - first < ROWS ? E - first : ROWS;
         rows_of(a, first, n < 0 ? 0 : n);», «rows_of(a);»)
         if (CLUSTER == SPLIT) {
                 cluster_arrive();
@@ -168,16 +173,16 @@ m4_ifelse(MOE_SPLIT, 1, «», «        if (CLUSTER != SPLIT) {
                 publish();
                 barrier();
                 if (TID == 0)
-                        ended = atomic_inc(&count) + 1;
+                        ended = atomic_inc(&count[BY]) + 1;
                 barrier();
                 if (ended != SPLIT)
                         return;
                 publish();
                 if (TID == 0)
-                        count = 0;
+                        count[BY] = 0;
                 for (int i = TID; i < E; i += THREADS)
-                        sh.z[i] = load_far(&logits[i]);
+                        sh.z[i] = load_far(&logits[BY][i]);
                 barrier();
         }
-»)        choose(a, sh.z, (Route *)moe_arg(«out0»));
+»)        choose(a, sh.z, (Route *)moe_arg(«out0») + BY * KTOP);
 }

@@ -1,11 +1,11 @@
-// matmul_one: matmul in a step of one token: out[i] = res + norm(x) * w[i] + bias[i].
+// matmul_few: matmul in a step of T <= NT tokens: out[i] = res + norm(x) * w[i] + bias[i].
 //
-// x f32 or q8 [1, K]; w[i] split [N_i, K]; out[i] f32 [1, N_i]; res f32 [1, N_0] (one weight only), may be out[0] itself.
-// A block: RPB rows of one weight, tiles of RB rows to the warps in turn. A warp's first STAGES tiles are asked for before the
-// wait; each further one when the tile whose room it takes has been read.
+// x f32 or q8 [T, K]; w[i] split [N_i, K]; out[i] f32 [T, N_i]; res f32 [T, N_0] (one weight only), may be out[0] itself.
+// A block: RPB rows of one weight, tiles of RB rows to the warps in turn, times all tokens. A warp's first STAGES tiles are asked
+// for before the wait; each further one when the tile whose room it takes has been read.
 // Grid: sum over i of ceil(N_i / RPB). 512 threads.
 //
-//      H100, Q4_K q8 K 2048, GB/s:     N 5120: 1358       N 2048, K 4096: 1693       Q6_K N 151936: 2741
+//      H100, Q4_K q8 K 2048, GB/s:     N 5120: 1358       N 2048, K 4096: 1693       Q6_K N 151936: 2741       8 tokens: ?
 m4_include(«prelude.m4»)
 m4_include(«product.m4»)
 m4_include(«stream.m4»)
@@ -15,22 +15,22 @@ moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_quant(moe_fact(«TYPE_w», I))»)
 union Widest {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[Row<moe_fact(«TYPE_w», I), K>::BYTES];
 »)};
+typedef moe_acts«»<1, N_ACT> Acts;
 // Rows of a tile: as many as are wanted, of those for which a block has room beside the activations.
-enum { WANT = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS };
-enum { MOST = (int)((WHOLE_ROOM - 4096 - sizeof(moe_acts«»<1, N_ACT>)) / (WARPS * sizeof(Widest))) };
-enum { RB = MOST < 1 ? 1 : MOST < WANT ? MOST : WANT, TILES = (RPB + RB * WARPS - 1) / (RB * WARPS) };
+enum { WANT = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS, LEFT = WHOLE_ROOM - 4096 - NT * (int)sizeof(Acts) };
+enum { MOST = LEFT / (int)(WARPS * sizeof(Widest)), RB = MOST < 1 ? 1 : MOST < WANT ? MOST : WANT, TILES = (RPB + RB * WARPS - 1) / (RB * WARPS) };
 union Rows {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[RB * Row<moe_fact(«TYPE_w», I), K>::BYTES];
 »)};
-enum { FIT = (int)(SHARED_ROOM / (WARPS * sizeof(Rows))), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
-enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0 };
+enum { FIT = (int)((LEFT < SHARED_ROOM ? LEFT : SHARED_ROOM) / (WARPS * sizeof(Rows))), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
+enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0, TAKEN = (int)(WARPS * STAGES * sizeof(Rows) + NT * sizeof(Acts)) };
 struct Shared {
         Rows ring[WARPS][STAGES];
-        moe_acts«»<1, N_ACT> acts;
-        float part[WARPS];
+        Acts acts[NT];
+        float part[NT][WARPS];
         Landing landed[WARPS][STAGES];
         // More than half of what there is: blocks of one wave never share a processor, where its other ones would idle.
-        u8 alone[LONE && WARPS * STAGES * sizeof(Rows) < LONE ? LONE - WARPS * STAGES * sizeof(Rows) : 16];
+        u8 alone[TAKEN < LONE ? LONE - TAKEN : 16];
 };
 SHARED(Shared)
 
@@ -39,7 +39,7 @@ struct Job {
         const u8 *w;
         float *out;
         const float *bias;
-        int first, end, bytes, type; // bytes of a row; which weight's type it has
+        int first, end, n, bytes, type; // n: of the weight; bytes of a row; which weight's type it has
 };
 INLINE Job job_of(const Args &a)
 {
@@ -50,6 +50,7 @@ moe_for(«I», 0, m4_eval(MOE_NW - 1), «        if (BX >= moe_fact(«START», I
                 j.bias = m4_ifdef(«MOE_ARG_bias»I, «(const float *)a.arg[moe_fact(«ARG_bias», I)]», 0);
                 j.first = (int)(BX - moe_fact(«START», I)) * RPB;
                 j.end = j.first + RPB < moe_fact(«N», I) ? j.first + RPB : moe_fact(«N», I);
+                j.n = moe_fact(«N», I);
                 j.bytes = Row<moe_fact(«TYPE_w», I), K>::BYTES;
                 j.type = moe_type_first(I);
         }
@@ -69,10 +70,10 @@ INLINE void ask(const Job &j, int tile)
 
 moe_kernel
 {
-        typedef Sums<RB, 1> S;
+        typedef Totals<RB, NT> To;
         moe_trigger(first);
         Job j = job_of(a);
-        int warp = TID / 32;
+        int warp = TID / 32, T = moe_tokens;
         if (TID % 32 < STAGES)
                 landing_init(&sh.landed[warp][TID % 32]);
         warp_barrier();
@@ -82,34 +83,35 @@ moe_kernel
 moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
-        x.values((const float *)moe_arg(«x»));
-        x.fill<moe_has(«norm», 1, 0)>(sh.acts);
-        moe_has(«norm», «x.squares(sh.part);», «»)
+        x.rows((const float *)moe_arg(«x»), 0, T);
+        x.all<moe_has(«norm», true, false)>((const float *)moe_arg(«x»), T, sh.acts, sh.part);
 », «        pdl_wait();
-        copy<K>(sh.acts, 0, moe_arg(«x»), 1, 0, 0);
+        copy_all<K>(sh.acts, moe_arg(«x»), T);
 »)        barrier();
-        float r = moe_has(«norm», «rms_of(sh.part, K, (float)MOE_eps)», 1);
+        float r = moe_has(«norm», «rms_of(sh.part[To::token() % NT], K, (float)MOE_eps)», 1);
 #pragma unroll 1
         for (int tile = 0; tile < TILES; tile++) {
-                int row = j.first + (tile * WARPS + warp) * RB, n = row + S::row();
+                int row = j.first + (tile * WARPS + warp) * RB, n = row + To::row();
                 if (row >= j.end)
                         break;
-                float acc[RB][1] = {};
-                bool mine = S::mine() && n < j.end;
-                moe_has(«res», «float res = mine ? ((const float *)moe_arg(«res»))[n] : 0;», «»)
-                const u8 *at = (const u8 *)&sh.ring[warp][tile % STAGES];
+                To y;
+                bool mine = To::mine() && n < j.end && (NT == 1 || To::token() < T);
+                u32 at = (u32)(To::token() * j.n + n);
+                moe_has(«res», «float res = mine ? ((const float *)moe_arg(«res»))[at] : 0;», «»)
+                const u8 *rows = (const u8 *)&sh.ring[warp][tile % STAGES];
                 landing_wait(&sh.landed[warp][tile % STAGES], (u32)(tile / STAGES) & 1);
+                auto acts = [&](int t) -> const Acts & { return sh.acts[t]; };
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, «                if (moe_types == 1 || j.type == I)
-                        product_here<moe_fact(«TYPE_w», I), K>(at, Row<moe_fact(«TYPE_w», I), K>::BYTES, sh.acts, acc);
+                        product_here<moe_fact(«TYPE_w», I), K, 0, RB>(rows, Row<moe_fact(«TYPE_w», I), K>::BYTES, T, acts, y);
 »)»)                if (STAGES < TILES) {
                         warp_barrier();
                         ask(j, tile + STAGES);
                 }
-                float y = S::of(acc) * r;
+                float v = y.of() * r;
                 if (mine) {
                         if (j.bias)
-                                y += j.bias[n];
-                        j.out[n] = y moe_has(«res», «+ res», «»);
+                                v += j.bias[n];
+                        j.out[at] = v moe_has(«res», «+ res», «»);
                 }
         }
 }
