@@ -61,8 +61,7 @@ static bool experts_down_fits(const Ctx *c)
 {
         i64 slots = sel_last(c, S_route), at_once = tokens(c) == 1 ? slots : 1;
         return slots <= 32 && pairs_fit(c, S_down) &&
-               fits(c, WARPS, at_once * row_bytes(c, in_get(c->n, S_down)),
-                       slots * sel_dim(c, S_down, 2));
+               fits(c, WARPS, at_once * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
 }
 static bool route_fits(const Ctx *c)
 {

@@ -220,7 +220,8 @@ static void models_pass(void **state)
                         many; /* inputs, values and states that steps read early, at least; of many tokens */
         } all[] = {{"qwen3moe", 4, 2}, {"gpt-oss", 3, 2}, {"deepseek2", 0, 0}};
         for (size_t i = 0; i < COUNT(all); i++) {
-                Real one = select_file(*state, all[i].name, DECODE, 1), few = select_file(*state, all[i].name, DECODE, 8),
+                Real one = select_file(*state, all[i].name, DECODE, 1),
+                     few = select_file(*state, all[i].name, DECODE, 8),
                      many = select_file(*state, all[i].name, PREFILL, 64);
                 has_fault(*state, one.launch, one.n, NULL);
                 has_fault(*state, few.launch, few.n, NULL);

@@ -95,11 +95,12 @@ moe_if(moe_made, 1, «        fill<K, R::PAD, KTOP>(sh.acts, 0, (const float *)m
 struct Acts : moe_acts«»<1, WHOLE(K)> {
         U4 apart[4]; // from bank to bank
 };
-// Beside a block of the launch in front if two stages have room there.
-enum { PART = BUSY * R::BYTES, TAKEN = (int)(PAIRS * sizeof(Acts) + sizeof(Found)) + BUSY * PAIRS * 4 + PAIRS * 4 + 4096 };
-enum { HALF = (WHOLE_ROOM == 227 << 10 ? 112 << 10 : 0) - TAKEN, LEFT = WHOLE_ROOM - TAKEN };
-enum { LANES = LEFT >= 4 * PART ? 8 : LEFT >= 2 * PART ? 16 : 32, AT_ONCE = 32 / LANES, STEPS = (MOST + AT_ONCE - 1) / AT_ONCE * TILES };
-enum { FIT = (HALF >= 2 * AT_ONCE * PART ? HALF : LEFT) / (AT_ONCE * PART), WANT = STEPS < 16 ? STEPS : 16, STAGES = FIT < 1 ? 1 : FIT < WANT ? FIT : WANT };
+// What a block takes beside its ring, and leaves for that: HALF where it lies beside a block of the launch in front, if two stages
+// of 4 or 2 experts have room there.
+enum { PART = BUSY * R::BYTES, TAKEN = (int)(PAIRS * sizeof(Acts) + sizeof(Found)) + (BUSY + 1) * PAIRS * 4 + 4096 };
+enum { HALF = (WHOLE_ROOM == 227 << 10 ? 104 << 10 : 0) - TAKEN, LEFT = HALF >= 4 * PART ? HALF : WHOLE_ROOM - TAKEN };
+enum { LANES = LEFT >= 8 * PART ? 8 : LEFT >= 2 * PART ? 16 : 32, AT_ONCE = 32 / LANES, STEPS = (MOST + AT_ONCE - 1) / AT_ONCE * TILES };
+enum { FIT = LEFT / (AT_ONCE * PART), WANT = STEPS < 16 ? STEPS : 16, STAGES = FIT < 1 ? 1 : FIT < WANT ? FIT : WANT };
 typedef u8 Parts[AT_ONCE][R::BYTES];
 struct Shared {
         alignas(16) Parts ring[BUSY][STAGES];

@@ -26,16 +26,18 @@ struct Found {};
 // TILES: most of a block.
 enum { GRID = MOE_GRID, TALL = (F + WARPS - 1) / WARPS, TILES = (MOST * TALL + GRID - 1) / GRID };
 static_assert(WARPS % 16 == 0, "tiles are whole blocks of rounded values");
-»)enum { LEFT = WHOLE_ROOM - 4096 - (int)(NT * sizeof(Acts) + sizeof(Found) + TILES * NT * WARPS * 4) };
+»)// What a block takes beside its ring, and leaves for that: the launch in front has 100 KB. More than half of what there is in all,
+// so that two of these blocks are never on a processor.
+enum { TAKEN = (int)(NT * sizeof(Acts) + sizeof(Found) + (TILES + 1) * NT * WARPS * 4) + 4096, LEFT = (WHOLE_ROOM == 227 << 10 ? 124 << 10 : WHOLE_ROOM) - TAKEN };
 enum { FIT = (int)((LEFT < SHARED_ROOM ? LEFT : SHARED_ROOM) / (WARPS * sizeof(Pair))), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
-enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0, TAKEN = (int)(WARPS * STAGES * sizeof(Pair) + NT * sizeof(Acts)) };
+enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0, USED = (int)(WARPS * STAGES * sizeof(Pair)) + TAKEN - 4096 };
 struct Shared {
         Pair ring[WARPS][STAGES];
         Acts acts[NT];
         float part[NT][WARPS], h[TILES][NT][WARPS];
         Landing landed[WARPS][STAGES];
         Found found;
-        u8 alone[TAKEN < LONE ? LONE - TAKEN : 16]; // more than half of what there is: never two of these blocks on a processor
+        u8 alone[USED < LONE ? LONE - USED : 16];
 };
 SHARED(Shared)
 
