@@ -19,26 +19,22 @@ moec_status jobs_write(const char *path, const void *p, size_t n, moec_error *e)
         return MOEC_OK;
 }
 
-static moec_status unit(Jobs *j, u32 i, moec_error *e)
+static moec_status expand(Jobs *j, u32 i, moec_error *e)
 {
         char path[4096];
         Unit *u = &j->unit[i];
         moec_status st = m4_expand(u->key, j->work, u->search, j->suffix, &u->source, e);
-        if (st)
-                return st;
         snprintf(path, sizeof path, "%s/%s", j->work, u->file);
-        st = jobs_write(path, u->source.p, u->source.len, e);
-        return st == MOEC_OK && j->build ? j->build(j, i, e) : st;
+        return st == MOEC_OK ? jobs_write(path, u->source.p, u->source.len, e) : st;
 }
 
-/* The last unit first: kernels of the largest steps come last in a plan, and take longest. */
 static void *worker(void *p)
 {
         Jobs *j = p;
-        for (u32 i; (i = atomic_fetch_add(&j->next, 1)) < j->n && !atomic_load(&j->stop);
+        for (u32 k; (k = atomic_fetch_add(&j->next, 1)) < j->n && !atomic_load(&j->stop);
                 atomic_fetch_add(&j->done, 1)) {
-                Unit *u = &j->unit[j->n - 1 - i];
-                if (unit(j, j->n - 1 - i, &u->error) != MOEC_OK)
+                u32 i = j->order[k];
+                if (j->step(j, i, &j->unit[i].error) != MOEC_OK)
                         atomic_store(&j->stop, true);
         }
         return NULL;
@@ -49,9 +45,14 @@ static bool all_done(const Jobs *j)
         return atomic_load(&j->done) >= j->n || atomic_load(&j->stop);
 }
 
-static moec_status on_threads(Jobs *j, moec_error *e)
+/* The step for every unit. */
+static moec_status on_threads(
+        Jobs *j, const char *doing, moec_status (*step)(Jobs *, u32, moec_error *), moec_error *e)
 {
         pthread_t thread[64];
+        j->step = step;
+        atomic_store(&j->next, 0);
+        atomic_store(&j->done, 0);
         u32 n = 0, want = MIN(MIN((u32)MAX(j->opt->threads, 1), j->n), (u32)COUNT(thread));
         while (n < want && pthread_create(&thread[n], NULL, worker, j) == 0)
                 n++;
@@ -61,8 +62,7 @@ static moec_status on_threads(Jobs *j, moec_error *e)
         while (n && !all_done(j)) {
                 struct timespec tick = {0, 5000000};
                 nanosleep(&tick, NULL);
-                if (j->opt->progress &&
-                        !j->opt->progress(j->opt->user, "compiling", atomic_load(&j->done), j->n)) {
+                if (j->opt->progress && !j->opt->progress(j->opt->user, doing, atomic_load(&j->done), j->n)) {
                         interrupted = true;
                         atomic_store(&j->stop, true);
                 }
@@ -77,6 +77,17 @@ static moec_status on_threads(Jobs *j, moec_error *e)
                         return e->status;
                 }
         return MOEC_OK;
+}
+
+/* The longest source first: what takes longest is not to begin last. */
+static void longest_first(Jobs *j)
+{
+        for (u32 i = 1; i < j->n; i++) {
+                u32 unit = j->order[i], k = i;
+                for (; k > 0 && j->unit[j->order[k - 1]].source.len < j->unit[unit].source.len; k--)
+                        j->order[k] = j->order[k - 1];
+                j->order[k] = unit;
+        }
 }
 
 static void remove_tree(const char *path)
@@ -107,8 +118,14 @@ void jobs_run(Arena *a, Jobs *j, const char **source)
         moec_status st = m4_lay_out(a, j->opt->templates, j->work, &e);
         if (st == MOEC_OK && j->begin)
                 st = j->begin(j, &e);
+        j->order = NEWN(a, u32, j->n);
+        for (u32 i = 0; i < j->n; i++)
+                j->order[i] = i;
         if (st == MOEC_OK)
-                st = on_threads(j, &e);
+                st = on_threads(j, "expanding", expand, &e);
+        longest_first(j);
+        if (st == MOEC_OK && j->build)
+                st = on_threads(j, "compiling", j->build, &e);
         if (st == MOEC_OK && j->finish)
                 st = j->finish(j, &e);
         for (u32 i = 0; i < j->n; i++) {

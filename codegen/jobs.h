@@ -45,6 +45,8 @@ struct Jobs {
         moec_status (*finish)(Jobs *j, moec_error *e); /* all are built; NULL: nothing */
         void *self;
         const char *work; /* folder, set by jobs_run */
+        moec_status (*step)(Jobs *, u32, moec_error *);
+        u32 *order; /* of the units' turns */
         _Atomic u32 next, done;
         _Atomic bool stop;
 };

@@ -479,7 +479,7 @@ static void start(int i)
                 *--sp = 0;
         fibre[i] = {sp, READY, false, 0, false, 0, 0};
         copies[i] = {};
-        products[i] = {};
+        tile_products[i] = {};
 }
 static bool all_at(int from, int n, State s, bool or_done)
 {

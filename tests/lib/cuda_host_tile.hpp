@@ -1,6 +1,5 @@
-// Of cuda_host.hpp: products by groups of warps, which are done late, at their wait, so that it shows where an operand is touched
-// too early.
-// A thread's products, in batches; each is done when a wait wants it.
+// Of cuda_host.hpp: products by groups of warps, which are done late, at their wait, so that it shows where
+// an operand is touched too early. A thread's products, in batches; each is done when a wait wants it.
 struct Products {
         unsigned begun, n;
         struct {
@@ -11,22 +10,23 @@ struct Products {
                 unsigned batch;
         } product[16];
 };
-static Products products[CLUSTER * THREADS];
+static Products tile_products[CLUSTER * THREADS];
 INLINE void tile_fence() {}
 INLINE void tile_begin() {}
 INLINE void tile_end()
 {
-        products[host::now].begun++;
+        tile_products[host::now].begun++;
 }
-template <int NB> INLINE void tile_product(float (&acc)[NB][4], const u32 (&a)[4], const U4 *x, int at, int apart)
+template <int NB>
+INLINE void tile_product(float (&acc)[NB][4], const u32 (&a)[4], const U4 *x, int at, int apart)
 {
-        Products *p = &products[host::now];
+        Products *p = &tile_products[host::now];
         host::check(p->n < 16, "too many products at a time");
         p->product[p->n++] = {acc, a, x + at, NB, apart, p->begun};
 }
 ONCE void tile_wait()
 {
-        Products *p = &products[host::now];
+        Products *p = &tile_products[host::now];
         int warp = host::now / 32 * 32, lane = host::now % 32;
         host::yield(host::AT_WARP);
         for (unsigned j = 0; j < p->n; j++) {
@@ -34,8 +34,10 @@ ONCE void tile_wait()
                 host::check(t.batch < p->begun, "waits for a batch that has not ended");
                 for (int k = 0; k < 16; k++) {
                         // as mma.m16n8k16 has its operands
-                        const u32 *a = products[warp + lane / 4 * 4 + k % 8 / 2].product[j].a + k / 8 * 2;
-                        float v[2] = {f16_f32(a[0] >> k % 2 * 16 & 0xffff), f16_f32(a[1] >> k % 2 * 16 & 0xffff)};
+                        const u32 *a =
+                                tile_products[warp + lane / 4 * 4 + k % 8 / 2].product[j].a + k / 8 * 2;
+                        float v[2] = {
+                                f16_f32(a[0] >> k % 2 * 16 & 0xffff), f16_f32(a[1] >> k % 2 * 16 & 0xffff)};
                         for (int i = 0; i < 4 * t.nb; i++) {
                                 const U4 *x = t.x + k / 8 * t.apart + i / 4 * 8 + lane % 4 * 2 + i % 2;
                                 t.acc[i / 4][i % 4] += v[i % 4 / 2] * f16_f32(((const u16 *)x)[k % 8]);

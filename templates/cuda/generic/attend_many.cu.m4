@@ -233,10 +233,8 @@ template <int GROUPS, int R> struct Sums {
         enum { WANT = RING / 2 / (GROUPS * R * 8), EACH = WANT < NT ? WANT / 2 * 2 : NT, TIMES = (NT + EACH - 1) / EACH, COLS = 8 * EACH };
         static INLINE_IN float *at(int group, int row, int n) // n: eight of the columns
         {
-                n += row & 7;
-                while (n >= EACH)
-                        n -= EACH;
-                return (float *)sh.ring + (group * R + row) * COLS + 8 * n;
+                u32 turned = (u32)(n + (row & 7)) % EACH;
+                return (float *)sh.ring + (group * R + row) * COLS + 8 * turned;
         }
 };
 // A row's result as the sum of N parts, each times what stands here, with the sink and the division in it.
