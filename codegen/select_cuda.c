@@ -4,8 +4,8 @@
  * tile; ROWS, what counts the rows of x or of the result. Where they matter: MAXTOK, the most tokens of a
  * step; RPB, rows of a weight a block; PART, columns of an expert's hidden layer a block; SPLIT, blocks that
  * share a head's past or a router's product. tune.lua may set THREADS, NT, RPB, PART and SPLIT of an
- * operation, and others in its table `few` for templates of few tokens; not of the templates for tensor cores,
- * whose sizes belong together.
+ * operation, and others in its table `few` for templates of few tokens; not of the templates for tensor
+ * cores, whose sizes belong together.
  *
  * Grids, as blockIdx.x, y, z (a grid is the phase's largest: blocks behind the step's sizes have nothing to
  * do): matmul              block of RPB rows over all weights (START, END), tile of NT rows of x headmul
@@ -18,6 +18,7 @@
 #include "codegen/select_part.h"
 
 #define COLUMNS      1024 /* of an elementwise operation, a block */
+#define MANY_TOKENS  512  /* room for as many in every phase, so that they share a kernel */
 #define SORT_EXPERTS 256  /* for whose counts 32 warps have room */
 
 static bool one_token(const Ctx *c)
@@ -119,7 +120,7 @@ static void begin(Ctx *c)
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
         if (!c->few && (c->n->op == OP_route || c->n->op == OP_experts_down))
-                key_int(c->k, "MAXTOK", (i64)c->g->max[DIM_n_tok]);
+                key_int(c->k, "MAXTOK", MAX((i64)c->g->max[DIM_n_tok], c->many ? MANY_TOKENS : 1));
         key_int(c->k, "NT", c->tile);
         facts_ahead(c);
 }
