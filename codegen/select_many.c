@@ -25,9 +25,8 @@ static bool product_fits(const Ctx *c, Slot weight)
 static bool tf32_fits(const Ctx *c)
 {
         const Vtype x = sel_type(c, S_x);
-        return c->n->nout == 1 && c->g->weight[ref_idx(in_get(c->n, S_w))].type == W_F32 &&
-               x.dt == D_f32 && dim_last(&x) % TF32_K == 0 && attr_i(c->n, A_act) == ACT_f32 &&
-               !in_get(c->n, S_norm);
+        return c->n->nout == 1 && c->g->weight[ref_idx(in_get(c->n, S_w))].type == W_F32 && x.dt == D_f32 &&
+               dim_last(&x) % TF32_K == 0 && attr_i(c->n, A_act) == ACT_f32 && !in_get(c->n, S_norm);
 }
 
 bool many_fits(const Ctx *c)
