@@ -7,7 +7,7 @@ return {
                 experts_up = { NT = 4 },
                 experts_down = { NT = 4 },
         },
-        -- THREADS, NT, RPB, PART, SPLIT: codegen/select_cuda.c, which has a default for each. one: in steps of one token.
+        -- THREADS, NT, RPB, PART, SPLIT: codegen/select_cuda.c, which has a default for each. few: in templates of few tokens.
         cuda = {
         },
 }

@@ -5,7 +5,7 @@
 // for before the wait; each further one when the tile whose room it takes has been read.
 // Grid: sum over i of ceil(N_i / RPB). 512 threads.
 //
-//      H100, Q4_K q8 K 2048, GB/s:     N 5120: 1358       N 2048, K 4096: 1693       Q6_K N 151936: 2741       8 tokens: ?
+//      H100, Q4_K q8 K 2048, GB/s:     N 5120: 1387       N 2048, K 4096: 1578       Q6_K N 151936: 2837       8 tokens: 621; 787; 1020
 m4_include(«prelude.m4»)
 m4_include(«product.m4»)
 m4_include(«stream.m4»)
