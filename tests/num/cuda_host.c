@@ -446,16 +446,8 @@ static bool both_ways(const Trial *t)
         return early && late;
 }
 
-static void make_trials(void)
+static void past_trials(const char *const words[4])
 {
-        enum { SEEDS = 4 };
-        static const char *const words[] = {DECODE(" act=q8"), PREFILL(" act=q8"), DECODE(""), PREFILL("")};
-        add("types, one token, q8", types_graph(arena, true, 1), words[0], 1, 2);
-        add("types, few tokens, q8", types_graph(arena, true, 1), words[0], FEW, 2);
-        add("types, three tokens, f32", types_graph(arena, false, 6), words[2], 3, 2);
-        add("types, many tokens, q8", types_graph(arena, true, 5), words[1], WIDE, 1);
-        add("types, one token, f32", types_graph(arena, false, 6), words[2], 1, 2);
-        add("types, many tokens, f32", types_graph(arena, false, 7), words[3], WIDE, 1);
         for (u32 i = 0; i < 4; i += 2) {
                 add("long past", past_graph(arena, 48, "f16 f16"), words[i], 1, 600);
                 trials[n_trials - 1].quick = 594;
@@ -469,15 +461,11 @@ static void make_trials(void)
         }
         add("long past, kept as q8_0", past_graph(arena, 64, "q8_0 q8_0"), words[0], 1, 150);
         trials[n_trials - 1].quick = 147;
-        static const int experts[] = {5, 20, 128, 129};
-        for (u32 i = 0; i < COUNT(experts); i++) {
-                Graph *g = router_graph(arena, experts[i]);
-                add(arena_fmt(arena, "%d experts", experts[i]), g, words[0], 1, 1);
-                add(arena_fmt(arena, "%d experts, few tokens", experts[i]), g, words[0], i ? FEW : 2, 2);
-        }
-        add("products, few tokens", products_graph(arena), words[0], FEW, 2);
-        add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
-        add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);
+}
+
+/* Experts that have each number of tokens of which a tile may have some. */
+static void token_trials(const char *words)
+{
         static const struct {
                 const char *type, *down;
                 int k, f;
@@ -488,9 +476,32 @@ static void make_trials(void)
                 u32 n = c[i].tokens[0] + c[i].tokens[1] + c[i].tokens[2] + c[i].tokens[3];
                 add(arena_fmt(arena, "tensor cores, experts' tokens: %u %u %u %u", c[i].tokens[0],
                             c[i].tokens[1], c[i].tokens[2], c[i].tokens[3]),
-                        counts_graph(arena, c[i].type, c[i].down, c[i].k, c[i].f), words[1], n, 1);
+                        counts_graph(arena, c[i].type, c[i].down, c[i].k, c[i].f), words, n, 1);
                 trials[n_trials - 1].tokens = c[i].tokens;
         }
+}
+
+static void make_trials(void)
+{
+        enum { SEEDS = 4 };
+        static const char *const words[] = {DECODE(" act=q8"), PREFILL(" act=q8"), DECODE(""), PREFILL("")};
+        add("types, one token, q8", types_graph(arena, true, 1), words[0], 1, 2);
+        add("types, few tokens, q8", types_graph(arena, true, 1), words[0], FEW, 2);
+        add("types, three tokens, f32", types_graph(arena, false, 6), words[2], 3, 2);
+        add("types, many tokens, q8", types_graph(arena, true, 5), words[1], WIDE, 1);
+        add("types, one token, f32", types_graph(arena, false, 6), words[2], 1, 2);
+        add("types, many tokens, f32", types_graph(arena, false, 7), words[3], WIDE, 1);
+        past_trials(words);
+        static const int experts[] = {5, 20, 128, 129};
+        for (u32 i = 0; i < COUNT(experts); i++) {
+                Graph *g = router_graph(arena, experts[i]);
+                add(arena_fmt(arena, "%d experts", experts[i]), g, words[0], 1, 1);
+                add(arena_fmt(arena, "%d experts, few tokens", experts[i]), g, words[0], i ? FEW : 2, 2);
+        }
+        add("products, few tokens", products_graph(arena), words[0], FEW, 2);
+        add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
+        add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);
+        token_trials(words[1]);
         static const struct {
                 const char *name;
                 u32 quick;
