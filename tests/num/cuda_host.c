@@ -486,7 +486,7 @@ static void make_trials(void)
         enum { SEEDS = 4 };
         static const char *const words[] = {DECODE(" act=q8"), PREFILL(" act=q8"), DECODE(""), PREFILL("")};
         add("types, one token, q8", types_graph(arena, true, 1), words[0], 1, 2);
-        add("types, few tokens, q8", types_graph(arena, true, 1), words[0], FEW, 2);
+        add("types, few tokens, q8", types_graph(arena, true, 3), words[0], FEW, 2);
         add("types, three tokens, f32", types_graph(arena, false, 6), words[2], 3, 2);
         add("types, many tokens, q8", types_graph(arena, true, 5), words[1], WIDE, 1);
         add("types, one token, f32", types_graph(arena, false, 6), words[2], 1, 2);
@@ -496,7 +496,7 @@ static void make_trials(void)
         for (u32 i = 0; i < COUNT(experts); i++) {
                 Graph *g = router_graph(arena, experts[i]);
                 add(arena_fmt(arena, "%d experts", experts[i]), g, words[0], 1, 1);
-                add(arena_fmt(arena, "%d experts, few tokens", experts[i]), g, words[0], i ? FEW : 2, 2);
+                add(arena_fmt(arena, "%d experts, few tokens", experts[i]), g, words[0], i ? FEW : 2, 1);
         }
         add("products, few tokens", products_graph(arena), words[0], FEW, 2);
         add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
