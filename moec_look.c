@@ -1,5 +1,6 @@
 /* moec.h's ways to look: inspect, dump, opt, cache. */
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include "codegen/child.h"
 #include "codegen/m4.h"
@@ -185,8 +186,11 @@ static u32 phase_find(const Stages *s, const char *name)
         for (u32 i = 0; i < s->n; i++)
                 if (!strcmp(s->stage[i].phase->name, name))
                         return i;
-        err(MOEC_USAGE, "phase %s: this target has %s%s%s", name, s->stage[0].phase->name,
-                s->n > 1 ? " and " : "", s->n > 1 ? s->stage[1].phase->name : "");
+        char known[MAX_PHASE * 32] = "";
+        for (u32 i = 0; i < s->n; i++)
+                snprintf(known + strlen(known), sizeof known - strlen(known), "%s%.24s", i ? ", " : "",
+                        s->stage[i].phase->name);
+        err(MOEC_USAGE, "phase %s: this target has %s", name, known);
 }
 
 static void write_dump(void *ctx, Arena *a, Buf *out)
