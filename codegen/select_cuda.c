@@ -62,20 +62,20 @@ static i64 rows_a_block(const Ctx *c)
 
 /* What each kernel reads ahead of its wait, and when it lets the launch behind it start: by operation and
  * template. Whether it may is schedule.c's to say. */
-enum { GENERIC, FEW, MANY, N_TEMPLATE };
+enum { GENERIC, FEW, SOME, MANY, N_TEMPLATE };
 typedef struct Ahead {
         PlanTrigger trigger;
         u32 n;
         Slot early[3];
 } Ahead;
 static const Ahead ahead[N_OP][N_TEMPLATE] = {
-        [OP_matmul] = {[FEW] = {PLAN_TRIGGER_first, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_matmul] = {[FEW] = {PLAN_TRIGGER_first, 0, {0}}, [SOME] = {PLAN_TRIGGER_first, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_attend] = {[FEW] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}},
                 [MANY] = {PLAN_TRIGGER_first, 2, {S_pos, S_seq}}},
         [OP_route] = {[FEW] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_experts_up] = {[FEW] = {PLAN_TRIGGER_waited, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_experts_up] = {[FEW] = {PLAN_TRIGGER_waited, 0, {0}}, [SOME] = {PLAN_TRIGGER_waited, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_experts_down] =
-                {[FEW] = {PLAN_TRIGGER_first, 1, {S_route}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+                {[FEW] = {PLAN_TRIGGER_first, 1, {S_route}}, [SOME] = {PLAN_TRIGGER_first, 1, {S_route}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
 };
 
 static void facts_ahead(Ctx *c)
@@ -83,7 +83,7 @@ static void facts_ahead(Ctx *c)
 #define T(name) #name,
         static const char *const word[] = {PLAN_TRIGGERS(T)};
 #undef T
-        const Ahead *h = &ahead[c->n->op][c->few ? FEW : c->many ? MANY : GENERIC];
+        const Ahead *h = &ahead[c->n->op][c->few ? FEW : c->some ? SOME : c->many ? MANY : GENERIC];
         c->s->trigger = h->trigger;
         key_word(c->k, "TRIGGER", word[h->trigger]);
         for (u32 i = 0; i < c->s->n_arg; i++)
@@ -105,13 +105,16 @@ static void begin(Ctx *c)
         if (!has(c, S_order) && (c->n->op == OP_experts_up || c->n->op == OP_experts_down))
                 c->tile = 1;
         c->rows = rows_a_block(c);
-        c->few = few_fits(c);
-        c->many = !c->few && !one_token(c) && !has(c, S_k) && many_fits(c);
+        c->some = some_fits(c);
+        c->few = !c->some && few_fits(c);
+        c->many = !c->some && !c->few && !one_token(c) && !has(c, S_k) && many_fits(c);
         if (c->few)
                 few_begin(c);
+        else if (c->some)
+                some_begin(c);
         else if (c->many)
                 many_begin(c);
-        if (!c->many) {
+        if (!c->some && !c->many) {
                 c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
                 c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->s->threads);
         }
@@ -119,7 +122,7 @@ static void begin(Ctx *c)
                 tab_err(c->tune, "THREADS is a multiple of 32");
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
-        if (!c->few && (c->n->op == OP_route || c->n->op == OP_experts_down))
+        if (!c->few && !c->some && (c->n->op == OP_route || c->n->op == OP_experts_down))
                 key_int(c->k, "MAXTOK", MAX((i64)c->g->max[DIM_n_tok], c->many ? MANY_TOKENS : 1));
         key_int(c->k, "NT", c->tile);
         facts_ahead(c);
@@ -149,7 +152,9 @@ static void grid_matmul(Ctx *c)
         Vtype x = sel_type(c, S_x);
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_matmul_tiles(c), 1);
-        if (!c->few)
+        if (c->some)
+                some_grid(c);
+        else if (!c->few)
                 sel_grid(c, 1, x.dim[0].sym, x.dim[0].sym == DIM_const ? x.dim[0].n : 1, c->tile);
 }
 static void grid_headmul(Ctx *c)
@@ -203,6 +208,10 @@ static void grid_sort(Ctx *c)
 static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
+        if (c->some) {
+                some_grid(c);
+                return;
+        }
         if (c->few && c->tile > 1) {
                 key_int(c->k, "GRID", PROCESSORS);
                 sel_grid(c, 0, DIM_const, PROCESSORS, 1);
@@ -221,6 +230,10 @@ static void grid_experts_up(Ctx *c)
 }
 static void grid_experts_down(Ctx *c)
 {
+        if (c->some) {
+                some_grid(c);
+                return;
+        }
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);
         sel_grid(c, 1, has(c, S_order) || c->few ? DIM_const : DIM_n_tok, 1, 1);

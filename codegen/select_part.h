@@ -16,6 +16,7 @@ typedef struct Ctx {
         i64 rows;   /* of a weight, a block */
         i64 cols;   /* of an expert's hidden layer, a block */
         bool few;   /* by the template for steps of one or a few tokens */
+        bool some;  /* by the template for several tokens whose weights' bytes take the time */
         bool many;  /* by the template for tensor cores */
         bool early; /* it may read ahead of its wait */
 } Ctx;
@@ -44,6 +45,12 @@ i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
  * of its blocks. */
 bool few_fits(const Ctx *c);
 void few_begin(Ctx *c);
+
+/* select_some.c: whether the operation, in a step of several tokens, has a kernel OP_some; then the sizes of its
+ * blocks, and its grid. */
+bool some_fits(const Ctx *c);
+void some_begin(Ctx *c);
+void some_grid(Ctx *c);
 
 /* select_many.c: whether the operation, in a step of several tokens, has a kernel OP_many; then the sizes of
  * its blocks; a grid of as many blocks as run at once. */

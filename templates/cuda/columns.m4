@@ -1,0 +1,197 @@
+// Products of few tokens on tensor cores, with weights on their way through shared memory: tiles of 16 rows of weights times 8 columns, each
+// the values of one token. K goes by in pieces of 256 values, which the warps share; a piece is four steps of 64. Weights go from their
+// quantised form straight to the fragments of the product, as in many.m4: a lane has whole units of its two rows, and the order of
+// summation is the one that those units give. The columns' values are made once, in that order, and stay in the registers of the warp
+// whose pieces they belong to; its sums meet those of the other warps in shared memory.
+//
+// A column's values in a warp are scaled by a power of two, so that the largest are about 2^15: undone in the warp's sums, which are f32.
+m4_define(«MOE_act», «q8»)m4_dnl
+m4_include(«product.m4»)
+m4_include(«stream.m4»)
+m4_include(«f16.m4»)
+enum { CK = 256, STEP = 64, STEPS = CK / STEP, ROWS = 16, COLUMNS = 8 };
+#define PIECES_OF(k) (((k) + CK - 1) / CK)
+// Bytes from row to row in shared memory, an odd number of 16, so that the lanes of a warp meet no bank twice.
+#define STRIDE_OF(bytes) ((bytes) + ((bytes) / 16 % 2 ? 0 : 16))
+template <class W, int K> struct Packed {
+        enum { BYTES = Row<W, K>::BYTES, STRIDE = STRIDE_OF(BYTES) };
+};
+
+// 1024 twice, with the codes' signs turned over where they are signed: see halves.
+INLINE u32 top_of(bool is_signed) { return (u32)here(is_signed ? 0x64806480 : 0x64006400); }
+
+// Which group of 16 values of a row the lane's codes of step s are.
+template <class W> INLINE int place_of(int piece, int s)
+{
+        enum { G = W::UNIT / 16 };
+        return W::at(piece * (CK / W::UNIT) + s / G * 4 + TID % 4, s % G);
+}
+
+// Rounded values of a piece: of column lane / 4 those that go with the lane's codes.
+struct Rounded {
+        u32 code[STEPS][4];
+        float d[STEPS];
+        // Of one that is not there.
+        INLINE_IN void none()
+        {
+#pragma unroll
+                for (int s = 0; s < STEPS; s++) {
+                        code[s][0] = code[s][1] = code[s][2] = code[s][3] = 0;
+                        d[s] = 0;
+                }
+        }
+        // Out of a q8 value of `rows` rows of K.
+        template <class W, int K> INLINE_IN void load(const void *x, u64 rows, u32 row, int piece)
+        {
+                const u8 *q = (const u8 *)x + (u64)row * K;
+                const float *scale = (const float *)((const u8 *)x + rows * K) + (u64)row * (K / 16);
+#pragma unroll
+                for (int s = 0; s < STEPS; s++) {
+                        int at = place_of<W>(piece, s);
+                        bool in = K % CK == 0 || at < K / 16;
+                        U4 c = in ? *(const U4 *)(q + 16 * at) : U4{0, 0, 0, 0};
+                        code[s][0] = c.x, code[s][1] = c.y, code[s][2] = c.z, code[s][3] = c.w;
+                        d[s] = in ? scale[at] : 0;
+                }
+        }
+        INLINE_IN float top() const { return max1(max1(d[0], d[1]), max1(d[2], d[3])); }
+};
+// The same made of f32 values; x is asked for ahead of the rest.
+struct Made {
+        F4 v[STEPS][4];
+        template <class W, int K> INLINE_IN void load(const float *x, int piece)
+        {
+#pragma unroll
+                for (int s = 0; s < STEPS; s++) {
+                        int at = place_of<W>(piece, s);
+                        bool in = x && (K % CK == 0 || at < K / 16);
+#pragma unroll
+                        for (int i = 0; i < 4; i++)
+                                v[s][i] = in ? *(const F4 *)(x + 16 * at + 4 * i) : F4{0, 0, 0, 0};
+                }
+        }
+        // w: the norm's weights, or 0. Returns the lane's part of the sum of squares.
+        template <class W, int K> INLINE_IN float round(const float *w, int piece, Rounded &r)
+        {
+                float squares = 0, sum;
+#pragma unroll
+                for (int s = 0; s < STEPS; s++) {
+                        int at = place_of<W>(piece, s);
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                                F4 &f = v[s][i];
+                                squares = fma1(f.w, f.w, fma1(f.z, f.z, fma1(f.y, f.y, fma1(f.x, f.x, squares))));
+                                if (!w)
+                                        continue;
+                                F4 n = K % CK == 0 || at < K / 16 ? *(const F4 *)(w + 16 * at + 4 * i) : F4{0, 0, 0, 0};
+                                f = {mul1(f.x, n.x), mul1(f.y, n.y), mul1(f.z, n.z), mul1(f.w, n.w)};
+                        }
+                        quantize16(v[s], r.code[s], r.d[s], sum);
+                }
+                return squares;
+        }
+};
+
+// The power of two that a column is scaled by, from the largest scale of its four lanes, and what undoes it.
+struct Power {
+        float by, back;
+        INLINE_IN void set(float top)
+        {
+                top = max_f32(top, shfl_xor(top, 1));
+                top = max_f32(top, shfl_xor(top, 2));
+                u32 e = f32_bits(top) >> 23;
+                e = e < 8 ? 8 : e > 253 ? 253 : e;
+                by = bits_f32((261 - e) << 23), back = bits_f32((e - 7) << 23) * DOWN;
+        }
+        // Undone in sums, whose columns are 2 (lane % 4) and the next.
+        INLINE_IN void undo(float (&acc)[4]) const
+        {
+                float b0 = shfl(back, TID % 4 * 8), b1 = shfl(back, TID % 4 * 8 + 4);
+                acc[0] *= b0, acc[1] *= b1, acc[2] *= b0, acc[3] *= b1;
+        }
+};
+// The lane's part of a piece of the columns.
+struct Columns {
+        u32 b[STEPS][4][2];
+        INLINE_IN void set(const Rounded &r, float by)
+        {
+                u32 top = top_of(true);
+#pragma unroll
+                for (int s = 0; s < STEPS; s++) {
+                        Factor f;
+                        f.set(r.d[s] * by, 0);
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                                u32 even, odd;
+                                halves<128, true>(r.code[s][i], top, even, odd);
+                                b[s][i][0] = f.template of<false>(even), b[s][i][1] = f.template of<false>(odd);
+                        }
+                }
+        }
+};
+
+// acc += a tile's rows times the columns over a piece; rows: the tile's first row in shared memory.
+template <class W, int K> INLINE void multiply(const u8 *rows, int stride, int piece, const Columns &x, float (&acc)[4])
+{
+        enum { G = W::UNIT / 16, V = STEPS / G, UNITS = (K + W::UNIT - 1) / W::UNIT };
+        const u8 *row[2] = {rows + TID % 32 / 4 * stride, rows + (TID % 32 / 4 + 8) * stride};
+        u32 top = top_of(!W::MIN);
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+                W w[2];
+                Factor by[2];
+                int u = piece * (CK / W::UNIT) + 4 * j + TID % 4;
+                u = UNITS * W::UNIT % CK == 0 || u < UNITS ? u : UNITS - 1; // behind the row's end the columns are 0
+#pragma unroll
+                for (int r = 0; r < 2; r++)
+                        w[r].template load<K>(row[r], (u32)u);
+#pragma unroll
+                for (int g = 0; g < G; g++) {
+                        u32 c[2][4];
+#pragma unroll
+                        for (int r = 0; r < 2; r++) {
+                                float scale, m;
+                                w[r].group((u32)u, (u32)g, c[r], scale, m);
+                                if (g % W::SAME == 0)
+                                        by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
+                        }
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                                u32 a[4];
+#pragma unroll
+                                for (int r = 0; r < 2; r++) {
+                                        u32 even, odd;
+                                        halves<W::CENTRE, !W::MIN>(c[r][i], top, even, odd);
+                                        a[r] = by[r].template of<(bool)W::MIN>(even);
+                                        a[r + 2] = by[r].template of<(bool)W::MIN>(odd);
+                                }
+                                mma_f16(acc, a, x.b[j * G + g][i]);
+                        }
+                }
+        }
+}
+
+// What the warps have of a tile's rows and columns, by column; a column is 20 apart from the next, so that a warp that puts its sums meets
+// no bank twice.
+struct Sums16 {
+        float y[COLUMNS][ROWS + 4];
+        INLINE_IN void put(const float (&acc)[4])
+        {
+                int r = TID % 32 / 4, c = TID % 4 * 2;
+                y[c][r] = acc[0], y[c + 1][r] = acc[1], y[c][r + 8] = acc[2], y[c + 1][r + 8] = acc[3];
+        }
+};
+// The sum of all warps' parts.
+template <int N> INLINE float sum_of(const Sums16 (&part)[N], int column, int row)
+{
+        float y[N];
+#pragma unroll
+        for (int i = 0; i < N; i++)
+                y[i] = part[i].y[column][row];
+#pragma unroll
+        for (int m = 1; m < N; m *= 2)
+#pragma unroll
+                for (int i = 0; i + m < N; i += 2 * m)
+                        y[i] += y[i + m];
+        return y[0];
+}

@@ -1,0 +1,67 @@
+// The experts that a step of few tokens has chosen, each with its tokens, found by every block for itself: items of one expert and up to
+// 8 of its pairs of token and slot, in the order of the experts. In a step of up to 8 tokens column i of every item is token i.
+// After columns.m4; E, KTOP.
+enum { PAIRS = NT * KTOP, ITEMS = PAIRS < E + PAIRS / COLUMNS ? PAIRS : E + PAIRS / COLUMNS, NONE = 0xffff };
+struct Item {
+        u16 e, pair[COLUMNS]; // t * KTOP + slot, or NONE
+};
+struct Items {
+        u32 count[E], first[E], n;
+        Item item[ITEMS];
+};
+// By the whole block; a barrier follows.
+INLINE void items_begin(Items &f)
+{
+        for (int i = TID; i < E; i += THREADS)
+                f.count[i] = 0;
+        for (int i = TID; i < ITEMS * COLUMNS; i += THREADS)
+                f.item[i / COLUMNS].pair[i % COLUMNS] = NONE;
+}
+// A thread's pairs.
+struct Pairs {
+        enum { EACH = (PAIRS + THREADS - 1) / THREADS };
+        i32 id[EACH];
+        INLINE_IN void load(const Route *route, int n)
+        {
+#pragma unroll
+                for (int k = 0; k < EACH; k++)
+                        id[k] = k * THREADS + TID < n ? route[k * THREADS + TID].id : -1;
+        }
+        // How many items there are, of T tokens; the block meets at barriers on the way and behind.
+        INLINE_IN int find(Items &f, int T) const
+        {
+                u32 at[EACH];
+#pragma unroll
+                for (int k = 0; k < EACH; k++)
+                        at[k] = id[k] < 0 ? 0 : atomic_inc(&f.count[id[k]]);
+                barrier();
+                u32 base = 0;
+#pragma unroll 1
+                for (int e = TID; e < (E + 31) / 32 * 32 && TID < 32; e += 32) {
+                        u32 mine = e < E ? (f.count[e] + COLUMNS - 1) / COLUMNS : 0, upto = mine;
+                        for (int m = 1; m < 32; m *= 2) {
+                                u32 other = shfl(upto, TID < m ? 0 : TID - m);
+                                upto += TID >= m ? other : 0;
+                        }
+                        if (e < E)
+                                f.first[e] = base + upto - mine;
+                        base += shfl(upto, 31);
+                }
+                if (TID == 0)
+                        f.n = base;
+                barrier();
+#pragma unroll
+                for (int k = 0; k < EACH; k++) {
+                        if (id[k] < 0)
+                                continue;
+                        int i = k * THREADS + TID;
+                        Item &item = f.item[f.first[id[k]] + at[k] / COLUMNS];
+                        item.e = (u16)id[k];
+                        item.pair[T <= COLUMNS ? (u32)(i / KTOP) : at[k] % COLUMNS] = (u16)i;
+                }
+                barrier();
+                return (int)f.n;
+        }
+};
+// The token of a lane's column, or -1.
+INLINE int token_of(const Item &item, int column) { return item.pair[column] == NONE ? -1 : item.pair[column] / KTOP; }
