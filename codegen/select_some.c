@@ -14,7 +14,7 @@
 #define DENSE    16         /* of other products: each 8 of them unpack the weights again */
 #define WIDEST   4096       /* K, whose values are in a block's registers */
 #define ROOM     (96 << 10) /* shared memory of the smallest block that every device has */
-#define PUT_BY   80         /* bytes of a pair of token and expert in experts_down */
+#define PUT_BY   80         /* bytes of a part of a pair of token and expert in experts_down, which has up to 3 parts */
 
 static i64 tokens(const Ctx *c)
 {

@@ -40,6 +40,17 @@ struct Rounded {
                         d[s] = 0;
                 }
         }
+        // Out of shared memory.
+        template <class W, class Acts> INLINE_IN void take(const Acts &x, int piece)
+        {
+#pragma unroll
+                for (int s = 0; s < STEPS; s++) {
+                        u32 at = x.place((u32)place_of<W>(piece, s));
+                        U4 c = x.q[0][at];
+                        code[s][0] = c.x, code[s][1] = c.y, code[s][2] = c.z, code[s][3] = c.w;
+                        d[s] = x.d[0][at];
+                }
+        }
         // Out of a q8 value of `rows` rows of K.
         template <class W, int K> INLINE_IN void load(const void *x, u64 rows, u32 row, int piece)
         {
@@ -54,44 +65,8 @@ struct Rounded {
                         d[s] = in ? scale[at] : 0;
                 }
         }
-        INLINE_IN float top() const { return max1(max1(d[0], d[1]), max1(d[2], d[3])); }
+        INLINE_IN float top() const { return max_f32(max_f32(d[0], d[1]), max_f32(d[2], d[3])); }
 };
-// The same made of f32 values; x is asked for ahead of the rest.
-struct Made {
-        F4 v[STEPS][4];
-        template <class W, int K> INLINE_IN void load(const float *x, int piece)
-        {
-#pragma unroll
-                for (int s = 0; s < STEPS; s++) {
-                        int at = place_of<W>(piece, s);
-                        bool in = x && (K % CK == 0 || at < K / 16);
-#pragma unroll
-                        for (int i = 0; i < 4; i++)
-                                v[s][i] = in ? *(const F4 *)(x + 16 * at + 4 * i) : F4{0, 0, 0, 0};
-                }
-        }
-        // w: the norm's weights, or 0. Returns the lane's part of the sum of squares.
-        template <class W, int K> INLINE_IN float round(const float *w, int piece, Rounded &r)
-        {
-                float squares = 0, sum;
-#pragma unroll
-                for (int s = 0; s < STEPS; s++) {
-                        int at = place_of<W>(piece, s);
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                                F4 &f = v[s][i];
-                                squares = fma1(f.w, f.w, fma1(f.z, f.z, fma1(f.y, f.y, fma1(f.x, f.x, squares))));
-                                if (!w)
-                                        continue;
-                                F4 n = K % CK == 0 || at < K / 16 ? *(const F4 *)(w + 16 * at + 4 * i) : F4{0, 0, 0, 0};
-                                f = {mul1(f.x, n.x), mul1(f.y, n.y), mul1(f.z, n.z), mul1(f.w, n.w)};
-                        }
-                        quantize16(v[s], r.code[s], r.d[s], sum);
-                }
-                return squares;
-        }
-};
-
 // The power of two that a column is scaled by, from the largest scale of its four lanes, and what undoes it.
 struct Power {
         float by, back;
@@ -170,6 +145,45 @@ template <class W, int K> INLINE void multiply(const u8 *rows, int stride, int p
                 }
         }
 }
+
+// The columns, as a warp has its pieces of them.
+template <class W, int K> struct Mine {
+        enum { PIECES = PIECES_OF(K), N = (PIECES + WARPS - 1) / WARPS };
+        Columns x[N];
+        Power power;
+        static INLINE_IN int piece(int k) { return TID / 32 + k * WARPS; }
+        static INLINE_IN bool has(int k) { return PIECES % WARPS == 0 || piece(k) < PIECES; }
+        // in: whether the lane's column, lane / 4, is there.
+        template <class Acts> INLINE_IN void take(const Acts (&acts)[COLUMNS], bool in)
+        {
+                Rounded r[N];
+                float top = 0;
+#pragma unroll
+                for (int k = 0; k < N; k++) {
+                        r[k].none();
+                        if (in && has(k))
+                                r[k].template take<W>(acts[TID % 32 / 4], piece(k));
+                        top = max_f32(top, r[k].top());
+                }
+                power.set(top);
+#pragma unroll
+                for (int k = 0; k < N; k++)
+                        x[k].set(r[k], power.by);
+        }
+        // The warp's part of the products of a tile's rows with the columns.
+        INLINE_IN void times(const u8 *rows, int stride, float (&acc)[4]) const
+        {
+#pragma unroll
+                for (int k = 0; k < N; k++)
+                        if (has(k))
+                                multiply<W, K>(rows, stride, piece(k), x[k], acc);
+                power.undo(acc);
+        }
+};
+// The values of 8 tokens that the block makes, or has from a q8 value, before the warps take theirs.
+template <int K> struct Acts8 : ActsQ8<1, WHOLE(K)> {
+        U4 apart[4]; // from bank to bank
+};
 
 // What the warps have of a tile's rows and columns, by column; a column is 20 apart from the next, so that a warp that puts its sums meets
 // no bank twice.

@@ -227,11 +227,12 @@ INLINE void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 template <int LEFT> INLINE void copies_wait_but() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
 
 // Copies that land later. A whole warp begins a batch of `bytes`, asks for its copies (16-byte parts; lane `by` is the one to do it
-// where one is enough), ends the batch; whoever waits for turn 0, 1, 0, ... of its barrier sees all of it.
+// where one is enough), ends the batch; whoever waits for turn 0, 1, 0, ... of its barrier sees all of it. Of several warps that share
+// a batch one begins it, and all end it.
 struct Landing { u64 at; };
-INLINE void landing_init(Landing *l)
+INLINE void landing_init(Landing *l, int warps = 1)
 {
-        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_at(l)), "r"(ARCH >= 900 ? 1 : 32) : "memory");
+        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_at(l)), "r"(ARCH >= 900 ? 1 : 32 * warps) : "memory");
 #if __CUDA_ARCH__ >= 900
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif
@@ -291,6 +292,18 @@ INLINE void landing_wait(Landing *l, u32 turn)
                              : "memory");
         while (!done);
 }
+
+// What a warp waits at until others have passed, a lane each: `passes` of them are a turn.
+struct Gate { u64 at; };
+INLINE void gate_init(Gate *g, int passes) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_at(g)), "r"(passes) : "memory"); }
+// By a whole warp, behind all that it did.
+INLINE void gate_pass(Gate *g)
+{
+        __syncwarp();
+        if (TID % 32 == 0)
+                asm volatile("{ .reg .b64 t; mbarrier.arrive.shared.b64 t, [%0]; }" ::"r"(shared_at(g)) : "memory");
+}
+INLINE void gate_wait(Gate *g, u32 turn) { landing_wait((Landing *)g, turn); }
 
 // A cluster's blocks, which see each other's shared memory; where there are none, a block is its own.
 m4_define(«MOE_cluster», «m4_ifdef(«MOE_CLUSTER», «MOE_CLUSTER», 1)»)m4_dnl

@@ -32,7 +32,7 @@ enum { THREADS = MOE_THREADS, WARPS = THREADS / 32 };
 m4_include(«device.m4»)
 
 INLINE u32 word(const U4 &q, int i) { return i == 0 ? q.x : i == 1 ? q.y : i == 2 ? q.z : q.w; }
-INLINE float abs1(float a) { return a < 0 ? -a : a; }
+INLINE float abs1(float a) { return bits_f32(f32_bits(a) & 0x7fffffff); }
 INLINE float max1(float a, float b) { return a > b ? a : b; }
 INLINE float min1(float a, float b) { return a < b ? a : b; }
 

@@ -140,23 +140,26 @@ template <int K, int N> struct Maker {
                                 a.f[0][i] = f;
                 }
         }
-        // Those of n tokens, whose rows begin at p: AT of them on their way at a time, one's code for all.
+        // Those of n tokens, whose rows row(t) gives: AT of them on their way at a time, one's code for all.
         enum { AT = NT == 1 || J > 4 ? 1 : J > 2 ? 2 : J > 1 ? 4 : 8 };
         F4 next[AT][J];
-        INLINE_IN void rows(const float *p, int t, int n)
+        template <class Of> INLINE_IN void rows(Of row, int t, int n)
         {
 #pragma unroll
-                for (int i = 0; i < AT; i++)
+                for (int i = 0; i < AT; i++) {
+                        const float *p = row(i && t + i >= n ? t : t + i);
 #pragma unroll
                         for (int j = 0; j < J; j++)
-                                next[i][j] = four(p + (u64)(u32)(i && t + i >= n ? t : t + i) * K, 4 * (j * THREADS + TID));
+                                next[i][j] = four(p, 4 * (j * THREADS + TID));
+                }
         }
-        template <bool NORM, class Acts> INLINE_IN void all(const float *p, int n, Acts (&acts)[NT], float (&part)[NT][WARPS])
+        // rows(row, 0, n) comes before.
+        template <bool NORM, class Of, class Acts, int MOST> INLINE_IN void all(Of row, int n, Acts (&acts)[MOST], float (&part)[MOST][WARPS])
         {
 #pragma unroll 1
                 for (int t = 0; t < n; t++) {
-                        if (AT < NT && t && t % AT == 0)
-                                rows(p, t, n);
+                        if (AT < MOST && t && t % AT == 0)
+                                rows(row, t, n);
 #pragma unroll
                         for (int j = 0; j < J; j++) {
                                 x[j] = next[0][j];
@@ -181,33 +184,33 @@ template <int K, int N> struct Maker {
         }
 };
 // 1 / sqrt(mean(x^2) + eps), of the warps' parts.
-INLINE float rms_of(const float (&part)[WARPS], int n, float eps)
+template <int PARTS> INLINE float rms_of(const float (&part)[PARTS], int n, float eps)
 {
-        float s[WARPS];
+        float s[PARTS];
 #pragma unroll
-        for (int i = 0; i < WARPS; i++)
+        for (int i = 0; i < PARTS; i++)
                 s[i] = part[i];
 #pragma unroll
-        for (int m = 1; m < WARPS; m *= 2)
+        for (int m = 1; m < PARTS; m *= 2)
 #pragma unroll
-                for (int i = 0; i + m < WARPS; i += 2 * m)
+                for (int i = 0; i + m < PARTS; i += 2 * m)
                         s[i] += s[i + m];
         return rsqrt_f32(s[0] / (float)n + eps);
 }
 
-// A q8 value of n rows of K, each filled up to N, some of them on their way at a time.
-template <int K, int N, class Acts> INLINE void copy_rows(Acts *acts, const void *x, int n)
+// n rows of a q8 value of `all` rows of K, each filled up to N, some of them on their way at a time; row(t): which one is the t-th.
+template <int K, int N, class Acts, class Of> INLINE void copy_rows(Acts *acts, const void *x, int all, int n, Of row)
 {
         enum { EACH = N / 16, AT = 4 };
         const U4 *q = (const U4 *)x;
-        const float *d = (const float *)((const u8 *)x + (u64)(u32)n * K), *s = d + (u64)(u32)n * (K / 16);
+        const float *d = (const float *)((const u8 *)x + (u64)(u32)all * K), *s = d + (u64)(u32)all * (K / 16);
 #pragma unroll 1
         for (int j0 = TID; j0 < n * EACH; j0 += AT * THREADS) {
                 U4 code[AT];
                 float scale[AT], sum[AT];
 #pragma unroll
                 for (int i = 0; i < AT; i++) {
-                        int j = j0 + i * THREADS, t = j / EACH, g = j % EACH, from = t * (K / 16) + g;
+                        int j = j0 + i * THREADS, t = j / EACH, g = j % EACH, from = row(t < n ? t : 0) * (K / 16) + g;
                         bool in = t < n && g < K / 16;
                         code[i] = in ? q[from] : U4{0, 0, 0, 0};
                         scale[i] = in ? d[from] : 0, sum[i] = in ? s[from] : 0;
@@ -226,5 +229,5 @@ template <int K, int N> INLINE void copy_all(ActsQ8<1, N> (&acts)[NT], const voi
         if (NT == 1)
                 copy<K>(acts[0], 0, x, 1, 0, 0);
         else
-                copy_rows<K, N>(acts, x, n);
+                copy_rows<K, N>(acts, x, n, n, [](int t) { return t; });
 }

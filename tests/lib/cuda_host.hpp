@@ -316,7 +316,7 @@ struct Landing {
                 u32 bytes;
         } copy[64];
 };
-INLINE void landing_init(Landing *l)
+INLINE void landing_init(Landing *l, int = 1)
 {
         l->turn = l->wanted = l->asked = l->n = 0;
 }
@@ -343,17 +343,43 @@ INLINE void fetch_mine(bool wants, void *to, const void *from, u32 bytes, Landin
                 fetch(to, from, bytes, l, host::now % 32);
 }
 INLINE void fetch_end(Landing *) {}
+// Others of the block may still have to ask, or to pass; the threads that wait see it some turns later.
 INLINE void landing_wait(Landing *l, u32 turn)
 {
         host::yield(host::AT_WARP);
-        if (l->turn % 2 == turn && l->n) {
-                host::check(l->asked == l->wanted, "other bytes were asked for than are waited for");
-                for (u32 i = 0; i < l->n; i++)
-                        __builtin_memcpy(l->copy[i].to, l->copy[i].from, l->copy[i].bytes);
-                l->n = l->asked = 0;
-                l->turn++;
+        for (int i = 0; l->turn % 2 == turn && !host::error; i++) {
+                if (l->n && l->asked == l->wanted) {
+                        for (u32 k = 0; k < l->n; k++)
+                                __builtin_memcpy(l->copy[k].to, l->copy[k].from, l->copy[k].bytes);
+                        l->n = l->asked = 0;
+                        l->turn++;
+                } else {
+                        host::check(i < 10000, "waits for what nobody asked for, or for other bytes");
+                        host::yield(host::READY);
+                }
         }
-        host::check(l->turn % 2 != turn, "waits for what nobody asked for");
+        host::yield(host::AT_WARP);
+}
+struct Gate {
+        unsigned turn, passed, wanted;
+};
+INLINE void gate_init(Gate *g, int passes)
+{
+        *g = {0, 0, (unsigned)passes};
+}
+INLINE void gate_pass(Gate *g)
+{
+        host::yield(host::AT_WARP);
+        if (host::now % 32 == 0 && ++g->passed == g->wanted)
+                g->passed = 0, g->turn++;
+}
+INLINE void gate_wait(Gate *g, u32 turn)
+{
+        host::yield(host::AT_WARP);
+        for (int i = 0; g->turn % 2 == turn && !host::error; i++) {
+                host::check(i < 10000, "waits at a gate that nobody passes");
+                host::yield(host::READY);
+        }
         host::yield(host::AT_WARP);
 }
 

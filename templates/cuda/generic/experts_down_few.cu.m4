@@ -178,7 +178,7 @@ moe_kernel
 moe_if(moe_made, 1, «#pragma unroll 1
         for (int p = 0; p < T * KTOP; p++)
                 fill<K, WHOLE(K), 1>(sh.acts[p], 0, (const float *)moe_arg(«x») + (u64)(u32)p * K, 0, 0, 0);
-», «        copy_rows<K, WHOLE(K)>(sh.acts, moe_arg(«x»), T * KTOP);
+», «        copy_rows<K, WHOLE(K)>(sh.acts, moe_arg(«x»), T * KTOP, T * KTOP, [](int p) { return p; });
 »)        barrier();
 #pragma unroll 1
         for (int tile = 0, step = 0; j.exists(tile); tile++) {

@@ -148,14 +148,15 @@ moe_kernel
         warp_barrier();
         moe_if(MOE_NT, 1, «expect();», «find_begin(sh.found);»)
 moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
+        auto row = [&](int t) { return (const float *)moe_arg(«x») + (u64)(u32)t * K; };
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
 », «»)        moe_if(MOE_NT, 1, «», «barrier();
         »)pdl_wait();
         const Route *route = (const Route *)moe_arg(«route»);
 moe_if(MOE_NT, 1, «        Job j = {(u32)route[BY].id};
-        moe_if(moe_made, 1, «x.rows((const float *)moe_arg(«x»), 0, T);», «»)
+        moe_if(moe_made, 1, «x.rows(row, 0, T);», «»)
         ask_first(a, j);
-», «        moe_if(moe_made, 1, «x.rows((const float *)moe_arg(«x»), 0, T);», «»)
+», «        moe_if(moe_made, 1, «x.rows(row, 0, T);», «»)
         int all = find(sh.found, route, T) * TALL;
         Job j = {all * (int)BX / GRID, 0};
         j.n = all * ((int)BX + 1) / GRID - j.from;
@@ -163,7 +164,7 @@ moe_if(MOE_NT, 1, «        Job j = {(u32)route[BY].id};
         for (int i = 0; i < STAGES; i++)
                 ask(a, j, i);
 »)        moe_trigger(waited);
-moe_if(moe_made, 1, «        x.all<moe_has(«norm», true, false)>((const float *)moe_arg(«x»), T, sh.acts, sh.part);
+moe_if(moe_made, 1, «        x.all<moe_has(«norm», true, false)>(row, T, sh.acts, sh.part);
 », «        copy_all<K>(sh.acts, moe_arg(«x»), T);
 »)        barrier();
         float rms = moe_has(«norm», «rms_of(sh.part[TID % 32 % NT], K, (float)MOE_eps)», 1); // lane t % NT: token t's

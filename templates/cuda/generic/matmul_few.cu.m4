@@ -81,10 +81,11 @@ moe_kernel
         for (int i = 0; i < STAGES; i++)
                 ask(j, i);
 moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
+        auto row = [&](int t) { return (const float *)moe_arg(«x») + (u64)(u32)t * K; };
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
-        x.rows((const float *)moe_arg(«x»), 0, T);
-        x.all<moe_has(«norm», true, false)>((const float *)moe_arg(«x»), T, sh.acts, sh.part);
+        x.rows(row, 0, T);
+        x.all<moe_has(«norm», true, false)>(row, T, sh.acts, sh.part);
 », «        pdl_wait();
         copy_all<K>(sh.acts, moe_arg(«x»), T);
 »)        barrier();

@@ -12,13 +12,17 @@ moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_quant(moe_fact(«TYPE_w», I))»)
 union Widest {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[Packed<moe_fact(«TYPE_w», I), K>::STRIDE];
 »)};
-enum { TILES = (RPB + ROWS - 1) / ROWS, PIECES = PIECES_OF(K), MINE = (PIECES + WARPS - 1) / WARPS };
+enum { TILES = (RPB + ROWS - 1) / ROWS };
 struct Stage {
         alignas(16) Widest row[ROWS];
 };
-struct Rest {
+union Work { // the tokens' values until the warps have theirs; then the warps' sums
+        Acts8<K> acts[COLUMNS];
         Sums16 sum[2][WARPS]; // of a tile and of the next
-        moe_has(«norm», «float norm[K], square[COLUMNS][WARPS];», «»)
+};
+struct Rest {
+        Work work;
+        float square[COLUMNS][WARPS];
 };
 enum { LEFT = SHARED_ROOM - (int)sizeof(Rest) - 1024, FIT = LEFT / (int)sizeof(Stage), MOST = FIT < 1 ? 1 : FIT > 4 ? 4 : FIT, STAGES = MOST < TILES ? MOST : TILES };
 struct Shared {
@@ -68,7 +72,7 @@ INLINE void put(const Args &a, const Job &j, int tile, int i, int T)
         int column = i / ROWS, row = j.row(tile) + i % ROWS, t = (int)BY * COLUMNS + column;
         if (t >= T || row >= j.end)
                 return;
-        float y = sum_of(sh.rest.sum[tile % 2], column, i % ROWS) moe_has(«norm», «* rms_of(sh.rest.square[column], K, (float)MOE_eps)», «»);
+        float y = sum_of(sh.rest.work.sum[tile % 2], column, i % ROWS) moe_has(«norm», «* rms_of(sh.rest.square[column], K, (float)MOE_eps)», «»);
         u64 at = (u64)(u32)t * (u32)j.n + (u32)row;
         if (j.bias)
                 y += j.bias[row];
@@ -78,50 +82,20 @@ INLINE void put(const Args &a, const Job &j, int tile, int i, int T)
 
 template <class W> INLINE void rows(const Args &a, const Job &j, int T)
 {
-        enum { STRIDE = Packed<W, K>::STRIDE };
-        int warp = TID / 32, column = TID % 32 / 4, token = (int)BY * COLUMNS + column;
-        Columns x[MINE];
-        Rounded r[MINE];
-        Power power;
-        float top = 0, squares = 0;
-        if (token >= T)
-                token = -1;
-#pragma unroll
-        for (int k = 0; k < MINE; k++) {
-                r[k].none();
-                if (warp + k * WARPS >= PIECES)
-                        continue;
-moe_if(moe_made, 1, «                Made made;
-                made.load<W, K>(token < 0 ? 0 : (const float *)moe_arg(«x») + (u64)(u32)token * K, warp + k * WARPS);
-                squares += made.round<W, K>(moe_has(«norm», «sh.rest.norm», «0»), warp + k * WARPS, r[k]);
-», «                if (token >= 0)
-                        r[k].load<W, K>(moe_arg(«x»), (u64)(u32)T, (u32)token, warp + k * WARPS);
-»)                top = max1(top, r[k].top());
-        }
-        power.set(top);
-#pragma unroll
-        for (int k = 0; k < MINE; k++)
-                x[k].set(r[k], power.by);
-moe_has(«norm», «        squares += shfl_xor(squares, 1);
-        squares += shfl_xor(squares, 2);
-        if (TID % 4 == 0)
-                sh.rest.square[column][warp] = squares;
-», «»)        (void)squares;
+        Mine<W, K> mine;
+        mine.take(sh.rest.work.acts, (int)BY * COLUMNS + TID % 32 / 4 < T);
+        barrier();
 #pragma unroll 1
         for (int tile = 0; j.row(tile) < j.end; tile++) {
                 landing_wait(&sh.landed[tile % STAGES], (u32)(tile / STAGES) & 1);
                 float acc[4] = {};
-#pragma unroll
-                for (int k = 0; k < MINE; k++)
-                        if (warp + k * WARPS < PIECES)
-                                multiply<W, K>((const u8 *)&sh.ring[tile % STAGES], STRIDE, warp + k * WARPS, x[k], acc);
-                power.undo(acc);
-                sh.rest.sum[tile % 2][warp].put(acc);
+                mine.times((const u8 *)&sh.ring[tile % STAGES], Packed<W, K>::STRIDE, acc);
+                sh.rest.work.sum[tile % 2][TID / 32].put(acc);
                 barrier();
                 int from = tile % 2 * 4; // the first of the warps that sum
-                if (warp == 4 - from && STAGES < TILES)
+                if (TID / 32 == 4 - from && STAGES < TILES)
                         ask(j, tile + STAGES);
-                if (warp / 4 * 4 == from)
+                if (TID / 128 * 4 == from)
                         put(a, j, tile, TID - 32 * from, T);
         }
 }
@@ -130,19 +104,24 @@ moe_kernel
 {
         moe_trigger(first);
         Job j = job_of(a);
-        int T = moe_tokens;
+        int T = moe_tokens, t0 = (int)BY * COLUMNS, n = T - t0 < COLUMNS ? T - t0 : COLUMNS;
         if (TID < STAGES)
                 landing_init(&sh.landed[TID]);
-moe_has(«norm», «        for (int i = TID; i < K; i += THREADS)
-                sh.rest.norm[i] = ((const float *)moe_arg(«norm»))[i];
+moe_if(moe_made, 1, «        Maker<K, WHOLE(K)> x;
+        moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
 », «»)        barrier();
-        if (TID < 32 && (int)BY * COLUMNS < T)
+        if (TID < 32 && n > 0)
 #pragma unroll 1
                 for (int i = 0; i < STAGES; i++)
                         ask(j, i);
         pdl_wait();
-        if ((int)BY * COLUMNS >= T)
+        if (n <= 0)
                 return;
+moe_if(moe_made, 1, «        auto row = [&](int t) { return (const float *)moe_arg(«x») + (u64)(u32)(t0 + t) * K; };
+        x.rows(row, 0, n);
+        x.all<moe_has(«norm», true, false)>(row, n, sh.rest.work.acts, sh.rest.square);
+», «        copy_rows<K, WHOLE(K)>(sh.rest.work.acts, moe_arg(«x»), T, n, [&](int t) { return t0 + t; });
+»)        barrier();
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, «        if (moe_types == 1 || j.type == I) {
                 rows<moe_fact(«TYPE_w», I)>(a, j, T);
                 return;
