@@ -132,6 +132,8 @@ void eval_route(Eval *e, const Node *n)
                 for (u64 i = 0; i < r.n; i++)
                         sel[t * r.n + i] = (float)r.sel[i];
         }
+        if (n->nout > 1)
+                ev_quantize(e, n, result(e, n, 1)->data);
         e->logits = (Tensor){.dt = D_f32, .rank = 2, .dim = {rows, r.n}, .data = z};
         e->select = (Tensor){.dt = D_f32, .rank = 2, .dim = {rows, r.n}, .data = sel};
 }

@@ -93,17 +93,21 @@ void eval_concat(Eval *e, const Node *n)
         }
 }
 
-void eval_quantize(Eval *e, const Node *n)
+void ev_quantize(Eval *e, const Node *n, float *y)
 {
         Tensor x = arg(e, n, S_x);
         const float *norm = ev_vec(e, n, S_norm);
         u64 len = tensor_len(&x);
-        float *y = result(e, n, 0)->data;
         memcpy(y, x.data, len * sizeof *y);
         if (norm)
                 ev_norm_rows(y, len, norm, width(&x), attr_f(n, A_eps));
         if (!e->opt->exact)
                 q8_round(y, len);
+}
+
+void eval_quantize(Eval *e, const Node *n)
+{
+        ev_quantize(e, n, result(e, n, 0)->data);
 }
 
 static double sigmoid(double x)

@@ -426,6 +426,9 @@ static void infer_route(Ctx *c)
         if (!groups && best)
                 bad(c, "groups_k without groups");
         give(c, type2(D_route, x.dim[0], size(k)));
+        blocks(c, S_x, x.dim[1].n, A_out);
+        if (attr_i(c->n, A_out) == ACT_q8)
+                give(c, type2(D_q8, x.dim[0], x.dim[1]));
 }
 
 /* The experts that a route chooses from, k of them. */

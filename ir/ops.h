@@ -3,7 +3,8 @@
  *
  *   O(name, slots, attributes, results)
  * A slot followed by ? may be missing, by + comes once or more, by * any number of times. Results: 1, or w:
- * one a `w` operand, or k: a second one, the new state, where slot k is present.
+ * one a `w` operand, or k: a second one, the new state, where slot k is present, or o: a second one where out
+ * is q8.
  *
  * Shapes: T tokens (n_tok), H model width, values [T, ..] are row-major; weights are written outermost
  * dimension first: a product's matrix is [outputs, inputs]. "x * W" below is x [T, in] times W [out, in]
@@ -34,7 +35,8 @@
  * min(gate, limit), u = clamp(up, limit): g * sigmoid(alpha * g) * (u + 1) route         logits z = norm(x) *
  * w (or x itself) [T, E]; scores s = softmax(z) | sigmoid(z) | z; the k largest of s + bias (within the
  * groups_k best of `groups` groups, by the sum of their two best), lowest index first among equals; weights s
- * (softmax_k: softmax over the chosen z), renormed to sum 1 if renorm, times wscale experts       res + sum
+ * (softmax_k: softmax over the chosen z), renormed to sum 1 if renorm, times wscale; out q8: norm(x) in q8,
+ * too, for the experts experts       res + sum
  * over the chosen experts e, in slot order: weight_e * down_e(glu(gate_e(x'), up_e(x'))), x' = norm(x) sort
  * the (token, slot) pairs of a route grouped by expert, in order of tokens experts_up    glu(gate_e(x'),
  * up_e(x')) of every chosen expert -> [T, k, F]; order: the schedule, no change of meaning; out: q8 where the
@@ -63,7 +65,7 @@
         O(attend, "q kv pos seq sinks? norm? freqs? k? v? knorm?",                                           \
                 "heads dv scale window softcap eps out " ROPE_ATTRS, "k")                                    \
         O(glu, "gate up", "glu alpha limit", "1")                                                            \
-        O(route, "x w? norm? bias?", "k gate renorm wscale groups groups_k eps", "1")                        \
+        O(route, "x w? norm? bias?", "k gate renorm wscale groups groups_k eps out", "o")                        \
         O(experts, "x route gate up down gate_b? up_b? down_b? norm? res?", "act glu alpha limit eps", "1")  \
         O(sort, "route", "experts", "1")                                                                     \
         O(experts_up, "x route gate up gate_b? up_b? norm? order?", "act out glu alpha limit eps", "1")      \

@@ -302,6 +302,57 @@ static void round_attend_build(Fuse *f, u32 n, u32 attend)
         rw_done(f->r, n);
 }
 
+/* ---- route rounds for the experts ---- */
+
+/* The node that rounds what experts_up n takes: n itself, or quantize. */
+static u32 rounder(const Fuse *f, u32 n)
+{
+        Ref x = operand(f, n, S_x);
+        u32 from = ref_kind(x) == R_VAL ? rw_def(f->r, x) : n;
+        return node_of(f, from)->op == OP_quantize ? from : n;
+}
+
+static bool round_route_guard(const Fuse *f, u32 n, u32 route)
+{
+        u32 by = rounder(f, n);
+        return f->opt->round_route && attr_i(node_of(f, n), A_act) == ACT_q8 && has(f, route, S_w) &&
+               attr_i(node_of(f, route), A_out) == ACT_f32 &&
+               operand(f, by, S_x) == operand(f, route, S_x) &&
+               operand(f, by, S_norm) == operand(f, route, S_norm) &&
+               attr_f(node_of(f, by), A_eps) == attr_f(node_of(f, route), A_eps) &&
+               width(f, operand(f, route, S_x)) % Q8_BLOCK == 0;
+}
+
+/* experts_up again, of the rounded x. */
+static void take_rounded(Fuse *f, u32 n, Ref x)
+{
+        u32 to = rw_new(f->r, OP_experts_up, n);
+        for (u32 i = 0; i < node_of(f, n)->nin; i++) {
+                Slot s = node_of(f, n)->in[i].slot;
+                if (s != S_norm)
+                        rw_in(f->r, to, s, s == S_x ? x : node_of(f, n)->in[i].ref);
+        }
+        node_flt(f->g, to, A_eps, 0);
+        rw_replace(f->r, result(f, n), rw_done(f->r, to));
+        rw_kill(f->r, n);
+}
+
+static void round_route_build(Fuse *f, u32 n, u32 route)
+{
+        u32 by = rounder(f, n), to = rw_new(f->r, OP_route, route);
+        rw_copy(f->r, to, route);
+        node_int(f->g, to, A_out, ACT_q8);
+        u32 out = ref_idx(rw_done(f->r, to));
+        rw_replace(f->r, result(f, route), REF(R_VAL, out));
+        rw_kill(f->r, route);
+        if (by == n) {
+                take_rounded(f, n, REF(R_VAL, out + 1));
+                return;
+        }
+        rw_replace(f->r, result(f, by), REF(R_VAL, out + 1));
+        rw_kill(f->r, by);
+}
+
 /* ---- norms and rotation by head, into attend and kv_append ---- */
 
 static const Attr rope_attr[] = {
@@ -439,6 +490,7 @@ static const struct {
         {"quantize_headmul", OP_headmul, S_x, ANY, SHARED, quantize_guard, quantize_build},
         {"quantize_experts", OP_experts, S_x, ANY, SHARED, quantize_guard, quantize_build},
         {"quantize_experts_up", OP_experts_up, S_x, ANY, SHARED, quantize_guard, quantize_build},
+        {"round_route", OP_experts_up, S_route, OP_route, SHARED, round_route_guard, round_route_build},
         {"norm_quantize", OP_quantize, S_x, OP_rmsnorm, SHARED, norm_quantize_guard, norm_build},
         {"res_matmul", OP_add, S_a, OP_matmul, SOLE, res_guard, res_build},
         {"res_matmul", OP_add, S_b, OP_matmul, SOLE, res_guard, res_build},

@@ -25,6 +25,7 @@
  *   route_norm the same for route and quantize alone
  *   quantize   activations are rounded by a node of their own, not by each product again
  *   round_attend  attend rounds its result where a product alone takes it and would
+ *   round_route   route rounds norm(x) for experts_up, where both take the same x and norm
  *   fuse_kv    attend appends keys and values itself
  *   route_max  route does the router's product itself, up to that many weights
  *   panel      matrices are stored as panels (runtime/pack.h)
@@ -37,6 +38,7 @@
         O(route_norm, 1, fuse)                                                                               \
         O(quantize, 1, fuse)                                                                                 \
         O(round_attend, 1, fuse)                                                                             \
+        O(round_route, 1, fuse)                                                                              \
         O(fuse_kv, 1, fuse)                                                                                  \
         O(route_max, UINT32_MAX, fuse)                                                                       \
         O(panel, 1, layout)                                                                                  \

@@ -25,7 +25,7 @@ return {
                         name = "decode", max_tok = 1, max_out = 1,
                         passes = {
                                 "fold", "dce", "experts", "qmatmul",
-                                "fuse dup_norm fuse_kv round_attend route_max=4194304",
+                                "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",
                                 "layout split", "order", "buffers",
                         },
                 },
@@ -33,15 +33,15 @@ return {
                         name = "few", max_tok = 8, max_out = 8,
                         passes = {
                                 "fold", "dce", "experts", "qmatmul",
-                                "fuse dup_norm fuse_kv round_attend route_max=4194304",
+                                "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",
                                 "layout split", "order", "buffers",
                         },
                 },
                 {       -- more of them, or a short prompt: tiles as small as the work
                         name = "batch", max_tok = 64, max_out = 64,
                         passes = {
-                                "fold", "dce", "experts grouped", "qmatmul",
-                                "fuse quantize round_attend route_norm route_max=4194304",
+                                "fold", "dce", "experts", "qmatmul",
+                                "fuse quantize round_attend route_norm round_route route_max=4194304",
                                 "layout split", "order", "buffers",
                         },
                 },

@@ -293,17 +293,22 @@ INLINE void landing_wait(Landing *l, u32 turn)
         while (!done);
 }
 
-// What a warp waits at until others have passed, a lane each: `passes` of them are a turn.
-struct Gate { u64 at; };
-INLINE void gate_init(Gate *g, int passes) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_at(g)), "r"(passes) : "memory"); }
-// By a whole warp, behind all that it did.
-INLINE void gate_pass(Gate *g)
+// Counts in shared memory, from 0: a whole warp passes one, behind all that it did; others wait until so many have. (A landing's turns are
+// odd and even: whoever may be more than one turn ahead counts.)
+struct Count { u32 n; };
+INLINE void count_pass(Count *c)
 {
         __syncwarp();
         if (TID % 32 == 0)
-                asm volatile("{ .reg .b64 t; mbarrier.arrive.shared.b64 t, [%0]; }" ::"r"(shared_at(g)) : "memory");
+                asm volatile("red.release.cta.shared.add.u32 [%0], 1;" ::"r"(shared_at(c)) : "memory");
 }
-INLINE void gate_wait(Gate *g, u32 turn) { landing_wait((Landing *)g, turn); }
+INLINE void count_wait(Count *c, u32 passes)
+{
+        u32 n;
+        do
+                asm volatile("ld.acquire.cta.shared.u32 %0, [%1];" : "=r"(n) : "r"(shared_at(c)) : "memory");
+        while (n < passes);
+}
 
 // A cluster's blocks, which see each other's shared memory; where there are none, a block is its own.
 m4_define(«MOE_cluster», «m4_ifdef(«MOE_CLUSTER», «MOE_CLUSTER», 1)»)m4_dnl

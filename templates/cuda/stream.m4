@@ -140,6 +140,26 @@ template <int K, int N> struct Maker {
                                 a.f[0][i] = f;
                 }
         }
+        // x (times the weights) times r, to row `row` of a q8 value of `rows` rows of K.
+        template <bool NORM> INLINE_IN void put(void *to, u32 rows, u32 row, float r) const
+        {
+                u8 *q = (u8 *)to + (u64)row * K;
+                float *d = (float *)((u8 *)to + (u64)rows * K) + (u64)row * (K / 16), *s = d + (u64)rows * (K / 16);
+#pragma unroll
+                for (int j = 0; j < J; j++) {
+                        int i = j * THREADS + TID;
+                        float v[4], scale, sum;
+                        product_of<NORM>(j, v);
+                        for (int c = 0; c < 4; c++)
+                                v[c] *= r;
+                        u32 code = quantize4(v, scale, sum);
+                        if (i < K / 4) {
+                                ((u32 *)q)[i] = code;
+                                if (i % 4 == 0)
+                                        d[i / 4] = scale, s[i / 4] = sum;
+                        }
+                }
+        }
         // Those of n tokens, whose rows row(t) gives: AT of them on their way at a time, one's code for all.
         enum { AT = NT == 1 || J > 4 ? 1 : J > 2 ? 2 : J > 1 ? 4 : 8 };
         F4 next[AT][J];

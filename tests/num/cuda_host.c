@@ -21,8 +21,11 @@
 enum { N_SEQ = 2, N_CTX = 800, FEW = 8, WIDE = 11, MANY = 150, MAX_KEYS = 1024 };
 #define DECODE(q)                                                                                            \
         "fold, dce, experts, qmatmul" q                                                                      \
-        ", fuse dup_norm fuse_kv round_attend route_max=1000000, layout split, order, buffers"
+        ", fuse dup_norm fuse_kv round_attend round_route route_max=1000000, layout split, order, buffers"
 #define PREFILL(q) "fold, dce, experts grouped, qmatmul" q ", fuse quantize, layout split, order, buffers"
+#define BATCH                                                                                                \
+        "fold, dce, experts, qmatmul act=q8, fuse quantize round_attend route_norm round_route "              \
+        "route_max=1000000, layout split, order, buffers"
 
 typedef struct Trial {
         const char *name;
@@ -463,16 +466,16 @@ static void past_trials(const char *const words[4])
         trials[n_trials - 1].quick = 147;
 }
 
+typedef struct Counts {
+        const char *type, *down;
+        int k, f;
+        u32 tokens[4];
+} Counts;
+
 /* Experts that have each number of tokens of which a tile may have some. */
-static void token_trials(const char *words)
+static void token_trials(const char *words, const Counts *c, u32 n_counts)
 {
-        static const struct {
-                const char *type, *down;
-                int k, f;
-                u32 tokens[4];
-        } c[] = {{"Q4_K", "Q6_K", 512, 256, {0, 1, 64, 65}}, {"Q5_0", "Q8_0", 320, 192, {16, 17, 33, 48}},
-                {"Q2_K", "Q3_K", 256, 256, {15, 32, 49, 8}}};
-        for (u32 i = 0; i < COUNT(c); i++) {
+        for (u32 i = 0; i < n_counts; i++) {
                 u32 n = c[i].tokens[0] + c[i].tokens[1] + c[i].tokens[2] + c[i].tokens[3];
                 add(arena_fmt(arena, "tensor cores, experts' tokens: %u %u %u %u", c[i].tokens[0],
                             c[i].tokens[1], c[i].tokens[2], c[i].tokens[3]),
@@ -501,7 +504,9 @@ static void make_trials(void)
         add("products, few tokens", products_graph(arena), words[0], FEW, 2);
         add("tensor cores, few tokens", products_graph(arena), words[1], 40, 1);
         add("tensor cores, many tokens", products_graph(arena), words[1], 70, 1);
-        token_trials(words[1]);
+        static const Counts many[] = {{"Q4_K", "Q6_K", 512, 256, {0, 1, 64, 65}},
+                {"Q5_0", "Q8_0", 320, 192, {16, 17, 33, 48}}, {"Q2_K", "Q3_K", 256, 256, {15, 32, 49, 8}}};
+        token_trials(words[1], many, COUNT(many));
         static const struct {
                 const char *name;
                 u32 quick;
@@ -530,6 +535,11 @@ static void make_trials(void)
         for (u64 i = 0; i < SEEDS; i++)
                 add(arena_fmt(arena, "seed %llu, few tokens", (unsigned long long)i),
                         rand_graph(arena, i, false), words[i % 2 * 2], 2 + (u32)i * 2, 3);
+        static const Counts batch[] = {{"Q4_K", "Q6_K", 512, 256, {0, 1, 8, 9}},
+                {"Q5_0", "Q8_0", 320, 192, {16, 17, 7, 24}}, {"Q2_K", "Q3_K", 2304, 768, {2, 2, 3, 5}}};
+        token_trials(BATCH, batch, COUNT(batch));
+        add("products, a batch", products_graph(arena), BATCH, 16, 2);
+        add("128 experts, a batch", router_graph(arena, 128), BATCH, 64, 1);
 }
 
 static void test_all(void **state)

@@ -31,7 +31,7 @@ struct Shared {
         Slot slot[SLOTS];
         Rest rest;
         Landing landed[SLOTS];
-        Gate free[SLOTS];
+        Count asked[SLOTS], done[SLOTS];
         u8 alone[USED < LONE ? LONE - USED : 16];
 };
 SHARED(Shared)
@@ -45,6 +45,7 @@ INLINE void ask(const Args &a, int i)
         fetch_begin(l, ROWS * BYTES);
         fetch_mine(TID % 32 < ROWS, sh.slot[i % SLOTS].row[r], (const u8 *)moe_arg(«down») + ((u64)items.item[d].e * H + BY * ROWS + (u32)r) * BYTES, BYTES, l);
         fetch_end(l);
+        count_pass(&sh.asked[i % SLOTS]);
 }
 // What the column's values are scaled by.
 INLINE float top_of_row(const Args &a, u32 pair, int T)
@@ -103,7 +104,7 @@ moe_kernel
         int warp = TID / 32, T = moe_tokens, rank = CLUSTER > 1 ? (int)BZ : 0;
         const Route *route = (const Route *)moe_arg(«route»);
         if (TID < SLOTS)
-                landing_init(&sh.landed[TID]), gate_init(&sh.free[TID], PARTS);
+                landing_init(&sh.landed[TID]), sh.asked[TID] = {0}, sh.done[TID] = {0};
         items_begin(items);
         Pairs pairs;
         pairs.load(route, T * KTOP);
@@ -121,11 +122,13 @@ moe_kernel
 #pragma unroll 1
         for (int u = warp; u < mine * PARTS; u += WARPS) {
                 int i = u / PARTS;
-                products(a, items.item[i * CLUSTER + rank], u % PARTS, sh.slot[i % SLOTS], &sh.landed[i % SLOTS], (u32)(i / SLOTS) & 1, T);
-                gate_pass(&sh.free[i % SLOTS]);
+                u32 turn = (u32)(i / SLOTS);
+                count_wait(&sh.asked[i % SLOTS], turn + 1);
+                products(a, items.item[i * CLUSTER + rank], u % PARTS, sh.slot[i % SLOTS], &sh.landed[i % SLOTS], turn & 1, T);
+                count_pass(&sh.done[i % SLOTS]);
                 // Who has an item's last part asks for the one that follows in its place.
                 if (u % PARTS == PARTS - 1 && i + SLOTS < mine) {
-                        gate_wait(&sh.free[i % SLOTS], (u32)(i / SLOTS) & 1);
+                        count_wait(&sh.done[i % SLOTS], (turn + 1) * PARTS);
                         ask(a, i + SLOTS);
                 }
         }

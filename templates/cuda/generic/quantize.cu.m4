@@ -22,20 +22,5 @@ moe_kernel
 moe_has(«norm», «        x.squares(part);
         barrier();
         r = rms_of(part, K, (float)MOE_eps);
-», «»)        u8 *q = (u8 *)moe_arg(«out0») + (u64)t * K;
-        float *d = (float *)((u8 *)moe_arg(«out0») + (u64)T * K) + (u64)t * (K / 16), *s = d + (u64)T * (K / 16);
-#pragma unroll
-        for (int j = 0; j < x.J; j++) {
-                int i = j * THREADS + TID;
-                float v[4], scale, sum;
-                x.product_of<moe_has(«norm», 1, 0)>(j, v);
-                for (int c = 0; c < 4; c++)
-                        v[c] *= r;
-                u32 code = quantize4(v, scale, sum);
-                if (i < K / 4) {
-                        ((u32 *)q)[i] = code;
-                        if (i % 4 == 0)
-                                d[i / 4] = scale, s[i / 4] = sum;
-                }
-        }
+», «»)        x.put<moe_has(«norm», 1, 0)>(moe_arg(«out0»), T, t, r);
 }

@@ -1,6 +1,6 @@
 // route: each token's k experts and their weights, from logits x [T, E], or from norm(x) [T, K] times w [E, K].
 //
-// out Route [T, KTOP]. Among equal scores the lowest index wins; NaN is below every number. SPLIT blocks share a token's
+// out Route [T, KTOP]; with q8 norm(x) [T, K] too. Among equal scores the lowest index wins; NaN is below every number. SPLIT blocks share a token's
 // product, a warp a row; the block that ends last has the logits from memory of this module and chooses: an expert's place is
 // how many are above it. 256 threads. Grid: T, SPLIT.
 //
@@ -20,7 +20,15 @@ __shared__ ActsF32<1, CHUNK> acts;
 __device__ float logits[MOE_MAXTOK][E];
 __device__ u32 count[MOE_MAXTOK];
 
-// This block's logits; whether all of the token's are there now, in z.
+moe_if(MOE_out, q8, «// norm(x) of token t in q8.
+INLINE void round_x(const Args &a, const float *x, u32 t, double r)
+{
+        u64 n = (u64)a.dim->n_tok * K;
+#pragma unroll 1
+        for (int i = TID; i < (K + THREADS - 1) / THREADS * THREADS; i += THREADS)
+                quantize1(i < K ? moe_has(«norm», «normed(x[i], r, ((const float *)moe_arg(«norm»))[i])», «x[i]») : 0, moe_arg(«out1»), n, (u64)t * K + (u32)i, i < K);
+}
+», «»)// This block's logits; whether all of the token's are there now, in z.
 INLINE bool product_of(const Args &a, u32 t)
 {
         for (int i = TID / 32; i < (ROWS + WARPS - 1) / WARPS * WARPS; i += WARPS) {
@@ -39,7 +47,9 @@ INLINE bool product_of(const Args &a, u32 t)
                         if (K > CHUNK || i < WARPS) {
                                 const float *x = (const float *)moe_arg(«x») + (u64)t * K;
                                 double r = moe_has(«norm», «norm_of(x, K, MOE_eps, sums)», 0);
-                                barrier();
+moe_if(MOE_out, q8, «                                if (BY == 0 && i < WARPS && from == 0)
+                                        round_x(a, x, t, r);
+», «»)                                barrier();
                                 fill<K, PAD, 1>(acts, 0, x, from, moe_has(«norm», «(const float *)moe_arg(«norm»)», «0»), r);
                                 barrier();
                         }

@@ -1,7 +1,7 @@
 // route_few: route with its product in a step of T <= NT tokens: each one's k experts and their weights, from norm(x) [T, K] times
 // w [E, K].
 //
-// out Route [T, KTOP]. A token's blocks share the rows of w, which are fetched before the wait; their logits meet in the first block
+// out Route [T, KTOP]; with q8 norm(x) [T, K] too. A token's blocks share the rows of w, which are fetched before the wait; their logits meet in the first block
 // of the cluster (without clusters: in memory of this module, with the block that ends last), which chooses. Where K is a thread's four
 // values times all threads, a warp has its part of all rows' K: activations stay in the registers where they are made, and what has
 // no room in shared memory of the weights is in registers, too. Else a warp has whole rows, by pieces.
@@ -45,8 +45,8 @@ m4_ifelse(MOE_SPLIT, 1, «», «        else
                 logits[BY][row] = y;
 »)}
 moe_if(moe_sliced, 1, «
-// This block's rows: first .. first + n - 1.
-INLINE void rows_of(const Args &a, int first, int n)
+// This block's rows: first .. first + n - 1. Returns what x * weight is multiplied by.
+INLINE float rows_of(const Args &a, int first, int n, Maker<K, N_ACT> &x)
 {
         int warp = TID / 32, lane = TID % 32, here = n < STAGES ? n : STAGES;
         const u8 *w = (const u8 *)moe_arg(«w») + (u64)(u32)first * BYTES + PIECE * warp;
@@ -64,7 +64,6 @@ INLINE void rows_of(const Args &a, int first, int n)
         for (int i = 0; i < HELD; i++)
                 held[i] = load16(w + (u64)(u32)(STAGES + i < n ? STAGES + i : 0) * BYTES + 16 * lane);
         cluster_arrive();
-        Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
         x.values((const float *)moe_arg(«x») + BY * K);
@@ -93,6 +92,7 @@ INLINE void rows_of(const Args &a, int first, int n)
                 y += shfl_xor(y, m);
         if (TID < n * WARPS && TID % WARPS == 0)
                 give(first + TID / WARPS, y * r);
+        return r;
 }
 », «INLINE int row_of(int tile) { return (int)BZ * ROWS + tile / PIECES * WARPS + TID / 32; }
 INLINE bool exists(int tile) { return tile < TILES && tile / PIECES * WARPS + TID / 32 < ROWS && row_of(tile) < E; }
@@ -107,8 +107,8 @@ INLINE void ask(const u8 *w, int tile)
         fetch(sh.ring[warp][stage], w + (u64)(u32)row_of(tile) * BYTES + tile % PIECES * PIECE, (u32)bytes, l, 0);
         fetch_end(l);
 }
-// This block's rows, a warp's one after the other.
-INLINE void rows_of(const Args &a)
+// This block's rows, a warp's one after the other. Returns what x * weight is multiplied by.
+INLINE float rows_of(const Args &a, Maker<K, N_ACT> &x)
 {
         int warp = TID / 32;
         const u8 *w = (const u8 *)moe_arg(«w»);
@@ -119,7 +119,6 @@ INLINE void rows_of(const Args &a)
         for (int i = 0; i < STAGES; i++)
                 ask(w, i);
         cluster_arrive();
-        Maker<K, N_ACT> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
         x.values((const float *)moe_arg(«x») + BY * K);
@@ -150,6 +149,7 @@ INLINE void rows_of(const Args &a)
                 if (TID % 32 == 0)
                         give(row_of(tile), y);
         }
+        return r;
 }
 »)
 moe_kernel
@@ -159,13 +159,22 @@ m4_ifelse(MOE_NT, 1, «», «        if (BY >= (u32)moe_tokens) {
                 pdl_wait();
                 return;
         }
-»)        moe_if(moe_sliced, 1, «int first = (int)BZ * ROWS, n = E - first < ROWS ? E - first : ROWS;
-        rows_of(a, first, n < 0 ? 0 : n);», «rows_of(a);»)
-        if (CLUSTER == SPLIT) {
+»)        Maker<K, N_ACT> x;
+        moe_if(moe_sliced, 1, «int first = (int)BZ * ROWS, n = E - first < ROWS ? E - first : ROWS;
+        float r = rows_of(a, first, n < 0 ? 0 : n, x);», «float r = rows_of(a, x);»)
+        // By another block than the one that chooses, if there is one.
+moe_if(MOE_out, q8, «        enum { BY_OTHER = CLUSTER == SPLIT && CLUSTER > 1 };
+        if (!BY_OTHER && BZ == 0)
+                x.put<moe_has(«norm», 1, 0)>(moe_arg(«out1»), (u32)moe_tokens, BY, r);
+», «        (void)r;
+»)        if (CLUSTER == SPLIT) {
                 cluster_arrive();
                 cluster_wait();
-                if (CLUSTER > 1 && BZ)
-                        return;
+                if (CLUSTER > 1 && BZ) {
+moe_if(MOE_out, q8, «                        if (BZ == 1)
+                                x.put<moe_has(«norm», 1, 0)>(moe_arg(«out1»), (u32)moe_tokens, BY, r);
+», «»)                        return;
+                }
                 if (CLUSTER == 1)
                         barrier();
         }
