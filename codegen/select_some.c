@@ -81,14 +81,14 @@ bool some_fits(const Ctx *c)
         }
 }
 
-/* The fewest whole tiles a block with which the launch is one wave. */
+/* The fewest whole tiles a block with which the launch is one wave, of up to 8 tokens. */
 static i64 rows_in_a_wave(const Ctx *c)
 {
         for (i64 rows = TILE;; rows += TILE) {
                 i64 n = 0;
                 for (u32 i = 0; i < c->n->nout; i++)
                         n += sel_tiles(dim_last(&sel_result(c, i)->type), rows);
-                if (n * sel_tiles(tokens(c), COLUMNS) <= BLOCKS * PROCESSORS)
+                if (n <= BLOCKS * PROCESSORS)
                         return rows;
         }
 }

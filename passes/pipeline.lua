@@ -25,12 +25,12 @@ return {
                         name = "decode", max_tok = 1, max_out = 1,
                         passes = {
                                 "fold", "dce", "experts", "qmatmul",
-                                "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",
+                                "fuse dup_norm fuse_kv round_attend route_max=4194304",
                                 "layout split", "order", "buffers",
                         },
                 },
                 {       -- the same for some sequences that decode together, or a few tokens of one
-                        name = "few", max_tok = 8, max_out = 8,
+                        name = "few", max_tok = 16, max_out = 16,
                         passes = {
                                 "fold", "dce", "experts", "qmatmul",
                                 "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",

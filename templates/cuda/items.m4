@@ -1,19 +1,20 @@
-// The experts that a step of few tokens has chosen, each with its tokens, found by every block for itself: items of one expert and up to
-// 8 of its pairs of token and slot, in the order of the experts. In a step of up to 8 tokens column i of every item is token i.
-// After columns.m4; E, KTOP.
+// The experts that a step of few tokens has chosen, each with its tokens, found by every block for itself, and by all alike: items of
+// one expert and up to 8 of its pairs of token and slot, in the order of the experts and of the pairs. In a step of up to 8 tokens column i
+// of every item is token i. After columns.m4; E, KTOP.
 enum { PAIRS = NT * KTOP, ITEMS = PAIRS < E + PAIRS / COLUMNS ? PAIRS : E + PAIRS / COLUMNS, NONE = 0xffff };
 struct Item {
         u16 e, pair[COLUMNS]; // t * KTOP + slot, or NONE
 };
 struct Items {
-        u32 count[E], first[E], n;
+        u8 count[(PAIRS + 31) / 32][E]; // of 32 pairs those of an expert; then of those in front
+        u32 all[E], first[E], n;
         Item item[ITEMS];
 };
 // By the whole block; a barrier follows.
 INLINE void items_begin(Items &f)
 {
-        for (int i = TID; i < E; i += THREADS)
-                f.count[i] = 0;
+        for (int i = TID; i < (int)sizeof f.count; i += THREADS)
+                f.count[i / E][i % E] = 0;
         for (int i = TID; i < ITEMS * COLUMNS; i += THREADS)
                 f.item[i / COLUMNS].pair[i % COLUMNS] = NONE;
 }
@@ -30,15 +31,28 @@ struct Pairs {
         // How many items there are, of T tokens; the block meets at barriers on the way and behind.
         INLINE_IN int find(Items &f, int T) const
         {
-                u32 at[EACH];
+                u32 before[EACH], base = 0;
 #pragma unroll
-                for (int k = 0; k < EACH; k++)
-                        at[k] = id[k] < 0 ? 0 : atomic_inc(&f.count[id[k]]);
+                for (int k = 0; k < EACH; k++) {
+                        u32 same = match_any(id[k]);
+                        before[k] = (u32)bits_of(same & ((1u << TID % 32) - 1));
+                        if (id[k] >= 0 && before[k] == 0)
+                                f.count[k * WARPS + TID / 32][id[k]] = (u8)bits_of(same);
+                }
                 barrier();
-                u32 base = 0;
+                for (int e = TID; e < E; e += THREADS) {
+                        u32 sum = 0;
+                        for (int c = 0; c < (PAIRS + 31) / 32; c++) {
+                                u32 here = f.count[c][e];
+                                f.count[c][e] = (u8)sum;
+                                sum += here;
+                        }
+                        f.all[e] = sum;
+                }
+                barrier();
 #pragma unroll 1
                 for (int e = TID; e < (E + 31) / 32 * 32 && TID < 32; e += 32) {
-                        u32 mine = e < E ? (f.count[e] + COLUMNS - 1) / COLUMNS : 0, upto = mine;
+                        u32 mine = e < E ? (f.all[e] + COLUMNS - 1) / COLUMNS : 0, upto = mine;
                         for (int m = 1; m < 32; m *= 2) {
                                 u32 other = shfl(upto, TID < m ? 0 : TID - m);
                                 upto += TID >= m ? other : 0;
@@ -55,13 +69,13 @@ struct Pairs {
                         if (id[k] < 0)
                                 continue;
                         int i = k * THREADS + TID;
-                        Item &item = f.item[f.first[id[k]] + at[k] / COLUMNS];
+                        u32 at = f.count[i / 32][id[k]] + before[k];
+                        Item &item = f.item[f.first[id[k]] + at / COLUMNS];
                         item.e = (u16)id[k];
-                        item.pair[T <= COLUMNS ? (u32)(i / KTOP) : at[k] % COLUMNS] = (u16)i;
+                        item.pair[T <= COLUMNS ? (u32)(i / KTOP) : at % COLUMNS] = (u16)i;
                 }
                 barrier();
                 return (int)f.n;
         }
 };
-// The token of a lane's column, or -1.
-INLINE int token_of(const Item &item, int column) { return item.pair[column] == NONE ? -1 : item.pair[column] / KTOP; }
+static_assert(NT <= 255, "an expert's pairs are counted in bytes");

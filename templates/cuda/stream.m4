@@ -218,30 +218,49 @@ template <int PARTS> INLINE float rms_of(const float (&part)[PARTS], int n, floa
         return rsqrt_f32(s[0] / (float)n + eps);
 }
 
-// n rows of a q8 value of `all` rows of K, each filled up to N, some of them on their way at a time; row(t): which one is the t-th.
-template <int K, int N, class Acts, class Of> INLINE void copy_rows(Acts *acts, const void *x, int all, int n, Of row)
-{
+// n rows of a q8 value of `all` rows of K, each filled up to N, AT groups of 16 a thread on their way at a time; row(t): which one is the
+// t-th.
+template <int K, int N> struct Taker {
         enum { EACH = N / 16, AT = 4 };
-        const U4 *q = (const U4 *)x;
-        const float *d = (const float *)((const u8 *)x + (u64)(u32)all * K), *s = d + (u64)(u32)all * (K / 16);
-#pragma unroll 1
-        for (int j0 = TID; j0 < n * EACH; j0 += AT * THREADS) {
-                U4 code[AT];
-                float scale[AT], sum[AT];
+        U4 code[AT];
+        float scale[AT], sum[AT];
+        template <class Of> INLINE_IN void load(const void *x, int all, int n, Of row, int from = TID)
+        {
+                const U4 *q = (const U4 *)x;
+                const float *d = (const float *)((const u8 *)x + (u64)(u32)all * K), *s = d + (u64)(u32)all * (K / 16);
 #pragma unroll
                 for (int i = 0; i < AT; i++) {
-                        int j = j0 + i * THREADS, t = j / EACH, g = j % EACH, from = row(t < n ? t : 0) * (K / 16) + g;
+                        int j = from + i * THREADS, t = j / EACH, g = j % EACH, at = row(t < n ? t : 0) * (K / 16) + g;
                         bool in = t < n && g < K / 16;
-                        code[i] = in ? q[from] : U4{0, 0, 0, 0};
-                        scale[i] = in ? d[from] : 0, sum[i] = in ? s[from] : 0;
+                        code[i] = in ? q[at] : U4{0, 0, 0, 0};
+                        scale[i] = in ? d[at] : 0, sum[i] = in ? s[at] : 0;
                 }
+        }
+        template <class Acts> INLINE_IN void put(Acts *acts, int n, int from = TID) const
+        {
 #pragma unroll
                 for (int i = 0; i < AT; i++) {
-                        int j = j0 + i * THREADS, t = j / EACH, at = (int)acts->place((u32)(j % EACH));
+                        int j = from + i * THREADS, t = j / EACH, at = (int)acts->place((u32)(j % EACH));
                         if (t < n)
                                 acts[t].q[0][at] = code[i], acts[t].d[0][at] = scale[i], acts[t].s[0][at] = sum[i];
                 }
         }
+        // All of them, of which the first are loaded.
+        template <class Acts, class Of> INLINE_IN void all(Acts *acts, const void *x, int rows, int n, Of row)
+        {
+                put(acts, n);
+#pragma unroll 1
+                for (int j = TID + AT * THREADS; j < n * EACH; j += AT * THREADS) {
+                        load(x, rows, n, row, j);
+                        put(acts, n, j);
+                }
+        }
+};
+template <int K, int N, class Acts, class Of> INLINE void copy_rows(Acts *acts, const void *x, int all, int n, Of row)
+{
+        Taker<K, N> t;
+        t.load(x, all, n, row);
+        t.all(acts, x, all, n, row);
 }
 // The step's tokens'.
 template <int K, int N> INLINE void copy_all(ActsQ8<1, N> (&acts)[NT], const void *x, int n)

@@ -18,7 +18,7 @@
 #include "tests/lib/randgraph.h"
 #include <cmocka.h>
 
-enum { N_SEQ = 2, N_CTX = 800, FEW = 8, WIDE = 11, MANY = 150, MAX_KEYS = 1024 };
+enum { N_SEQ = 2, N_CTX = 800, FEW = 16, WIDE = 11, MANY = 150, MAX_KEYS = 1024 };
 #define DECODE(q)                                                                                            \
         "fold, dce, experts, qmatmul" q                                                                      \
         ", fuse dup_norm fuse_kv round_attend round_route route_max=1000000, layout split, order, buffers"
@@ -536,7 +536,7 @@ static void make_trials(void)
                 add(arena_fmt(arena, "seed %llu, few tokens", (unsigned long long)i),
                         rand_graph(arena, i, false), words[i % 2 * 2], 2 + (u32)i * 2, 3);
         static const Counts batch[] = {{"Q4_K", "Q6_K", 512, 256, {0, 1, 8, 9}},
-                {"Q5_0", "Q8_0", 320, 192, {16, 17, 7, 24}}, {"Q2_K", "Q3_K", 2304, 768, {2, 2, 3, 5}}};
+                {"Q5_0", "Q8_0", 320, 192, {16, 17, 7, 24}}, {"Q2_K", "Q3_K", 2304, 1024, {2, 2, 3, 5}}};
         token_trials(BATCH, batch, COUNT(batch));
         add("products, a batch", products_graph(arena), BATCH, 16, 2);
         add("128 experts, a batch", router_graph(arena, 128), BATCH, 64, 1);

@@ -395,13 +395,15 @@ moe_if(MOE_NT, 1, «», «        if (TID < (int)T)
                 seen_pos[TID] = seen(a, (int)token, TID);
 »)        barrier();
         pdl_wait();
-        int n = 2 * warp + TID % 32 / 16, m = n < G ? 0 : (n - G) % NT;
         bool last = moe_has(«k», «split == (tiles - 1) % each / WARPS», «false»), own = last moe_has(«k», «|| (NT > 1 && tiles > 1 && split == (tiles - 2) % each / WARPS)», «»);
-        bool key = own && n >= G && n < G + moe_if(MOE_NT, 1, 1, «(int)T && seen_pos[m] >= 0»);
-        if (warp <= (G + NT - 1) / 2)
+#pragma unroll 1
+        for (int pair = warp; pair <= (G + NT - 1) / 2; pair += WARPS) {
+                int n = 2 * pair + TID % 32 / 16, m = n < G ? 0 : (n - G) % NT;
+                bool key = own && n >= G && n < G + moe_if(MOE_NT, 1, 1, «(int)T && seen_pos[m] >= 0»);
                 prepare(moe_has(«k», «key ? (const float *)moe_arg(«k») + ((u32)m * KVH + BY) * DK : », «»)(const float *)moe_arg(«q») + (token * HEADS + BY * G + (u32)n) * DK, norm_w[key],
                         key ? moe_has(«knorm», true, false) : moe_has(«norm», true, false), key ? 1 : SCALE, key ? m : (int)token, query[0][n < G ? n : 8 + m],
                         query[1][n < G ? n : 8 + m], n < G || key);
+        }
 moe_has(«k», «#pragma unroll 1
         for (int i = TID; own && i < (int)T * DV; i += THREADS)
                 moe_if(MOE_NT, 1, «», «if (seen_pos[i / DV] >= 0)

@@ -14,7 +14,7 @@ moe_quant(MOE_TYPE_down)
 typedef MOE_TYPE_down W;
 enum { BYTES = Packed<W, K>::BYTES, STRIDE = Packed<W, K>::STRIDE, PIECES = PIECES_OF(K) };
 // A warp has a part of K of an item, or all of it where there is no room to put so many by.
-enum { PARTS = NT > 16 || PIECES < 2 ? 1 : PIECES < 3 ? 2 : 3, EACH = (PIECES + PARTS - 1) / PARTS };
+enum { EACH = NT > 16 ? PIECES : (PIECES + 2) / 3, PARTS = (PIECES + EACH - 1) / EACH };
 static_assert(H % ROWS == 0, "a block has whole tiles");
 struct Rest {
         float y[PARTS][PAIRS][ROWS + 4]; // by pair; those of the other blocks' items stay empty
@@ -47,51 +47,87 @@ INLINE void ask(const Args &a, int i)
         fetch_end(l);
         count_pass(&sh.asked[i % SLOTS]);
 }
-// What the column's values are scaled by.
-INLINE float top_of_row(const Args &a, u32 pair, int T)
-{
-        const float *d = (const float *)((const u8 *)moe_arg(«x») + (u64)(u32)(T * KTOP) * K) + (u64)pair * (K / 16);
-        float top = 0;
-#pragma unroll 4
-        for (int i = TID % 4; i < K / 64; i += 4) {
-                F4 v = *(const F4 *)(d + 4 * i);
-                top = max_f32(top, max_f32(max_f32(v.x, v.y), max_f32(v.z, v.w)));
+// Where a warp is: a piece of a part of an item's K; every WARPS-th part is its own.
+struct Place {
+        int part, piece;
+        INLINE_IN int item() const { return part / PARTS; }
+        INLINE_IN int first() const { return part % PARTS * EACH; }
+        INLINE_IN int end() const { return first() + EACH < PIECES ? first() + EACH : PIECES; }
+        INLINE_IN bool exists(int mine) const { return part < mine * PARTS; }
+        INLINE_IN void next()
+        {
+                if (++piece < end())
+                        return;
+                part += WARPS;
+                piece = first();
         }
-        return top;
-}
-// The products of an item over a part of K, to where its pairs' are put by.
-INLINE void products(const Args &a, const Item &item, int part, const Slot &slot, Landing *l, u32 turn, int T)
+};
+INLINE const Item &item_of(const Place &p) { return items.item[p.item() * CLUSTER + (CLUSTER > 1 ? (int)BZ : 0)]; }
+INLINE void load(Rounded &r, const Args &a, const Place &p, int T)
 {
-        u32 pair = item.pair[TID % 32 / 4];
-        int p = part * EACH, end = p + EACH < PIECES ? p + EACH : PIECES;
-        Rounded r;
-        Power power;
-        float acc[4] = {};
+        u32 pair = item_of(p).pair[TID % 32 / 4];
         r.none();
         if (pair != NONE)
-                r.load<W, K>(moe_arg(«x»), (u64)(u32)(T * KTOP), pair, p);
-        power.set(EACH == 1 ? r.top() : pair == NONE ? 0 : top_of_row(a, pair, T));
-        landing_wait(l, turn);
-#pragma unroll 1
-        for (;;) {
-                Columns x;
-                x.set(r, power.by);
-                int now = p++;
-                if (p < end && pair != NONE)
-                        r.load<W, K>(moe_arg(«x»), (u64)(u32)(T * KTOP), pair, p);
-                multiply<W, K>(slot.row[0], STRIDE, now, x, acc);
-                if (EACH == 1 || p >= end)
-                        break;
-        }
-        power.undo(acc);
+                r.load<W, K>(moe_arg(«x»), (u64)(u32)(T * KTOP), pair, p.piece);
+}
+// The products of a part, to where its pairs' are put by.
+INLINE void put(const Args &a, const Place &p, const float (&acc)[4])
+{
+        const Item &item = item_of(p);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
                 u32 to = item.pair[TID % 4 * 2 + i % 2], row = (u32)(TID % 32 / 4 + i / 2 * 8);
+                float y = acc[i];
                 if (to == NONE)
                         continue;
-                moe_has(«down_b», «if (part == 0)
-                        acc[i] += ((const float *)moe_arg(«down_b»))[(u64)item.e * H + BY * ROWS + row];», «»)
-                sh.rest.y[part][to][row] = acc[i];
+                moe_has(«down_b», «if (p.part % PARTS == 0)
+                        y += ((const float *)moe_arg(«down_b»))[(u64)item.e * H + BY * ROWS + row];», «»)
+                sh.rest.y[p.part % PARTS][to][row] = y;
+        }
+        (void)a;
+}
+// All parts of this warp, of `mine` items; the next piece's values are on their way.
+INLINE void products(const Args &a, int mine, int T)
+{
+        Place p = {TID / 32, 0};
+        Rounded next;
+        float acc[4];
+        p.piece = p.first();
+        if (p.exists(mine))
+                load(next, a, p, T);
+#pragma unroll 1
+        while (p.exists(mine)) {
+                int slot = p.item() % SLOTS;
+                u32 turn = (u32)(p.item() / SLOTS);
+                Place ahead = p;
+                Columns x;
+                Power power;
+                float part[4] = {};
+                power.set(next.top());
+                x.set(next, power.by);
+                ahead.next();
+                if (ahead.exists(mine))
+                        load(next, a, ahead, T);
+                if (p.piece == p.first()) {
+                        acc[0] = acc[1] = acc[2] = acc[3] = 0;
+                        count_wait(&sh.asked[slot], turn + 1);
+                        landing_wait(&sh.landed[slot], turn & 1);
+                }
+                multiply<W, K>(sh.slot[slot].row[0], STRIDE, p.piece, x, part);
+                power.undo(part);
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                        acc[i] += part[i];
+                if (ahead.part != p.part) {
+                        put(a, p, acc);
+                        count_pass(&sh.done[slot]);
+                        // Who has an item's last part asks for the one that follows in its place.
+                        if (p.part % PARTS == PARTS - 1 && p.item() + SLOTS < mine) {
+                                count_wait(&sh.done[slot], (turn + 1) * PARTS);
+                                ask(a, p.item() + SLOTS);
+                        }
+                }
+                p = ahead;
         }
 }
 
@@ -119,19 +155,7 @@ moe_kernel
                 if (items.item[i / COLUMNS].pair[i % COLUMNS] != NONE)
                         sh.rest.rank[items.item[i / COLUMNS].pair[i % COLUMNS]] = (u8)(i / COLUMNS % CLUSTER);
         pdl_wait();
-#pragma unroll 1
-        for (int u = warp; u < mine * PARTS; u += WARPS) {
-                int i = u / PARTS;
-                u32 turn = (u32)(i / SLOTS);
-                count_wait(&sh.asked[i % SLOTS], turn + 1);
-                products(a, items.item[i * CLUSTER + rank], u % PARTS, sh.slot[i % SLOTS], &sh.landed[i % SLOTS], turn & 1, T);
-                count_pass(&sh.done[i % SLOTS]);
-                // Who has an item's last part asks for the one that follows in its place.
-                if (u % PARTS == PARTS - 1 && i + SLOTS < mine) {
-                        count_wait(&sh.done[i % SLOTS], (turn + 1) * PARTS);
-                        ask(a, i + SLOTS);
-                }
-        }
+        products(a, mine, T);
         barrier();
         cluster_arrive();
         cluster_wait();

@@ -100,10 +100,15 @@ moe_if(moe_made, 1, «        Maker<K, WHOLE(K)> x;
         Pairs pairs;
         Tokens tokens = {T <= COLUMNS, T, &items.item[0]};
         pairs.load((const Route *)moe_arg(«route»), T * KTOP);
+        // Ahead of the weights, behind which they would have to wait.
 moe_if(moe_made, 1, «        auto row = [&](int t) { return (const float *)moe_arg(«x») + (u64)(u32)tokens.token(t) * K; };
         if (tokens.all)
                 x.rows(row, 0, T);
-», «»)        int n = pairs.find(items, T) * TALL;
+», «        auto row = [&](int t) { return tokens.token(t); };
+        Taker<K, WHOLE(K)> x;
+        if (tokens.all)
+                x.load(moe_arg(«x»), T, T, row);
+»)        int n = pairs.find(items, T) * TALL;
         Job j = {n * (int)BX / GRID, 0};
         j.n = n * ((int)BX + 1) / GRID - j.from;
         ask(a, j, 0);
@@ -119,7 +124,9 @@ moe_if(moe_made, 1, «        auto row = [&](int t) { return (const float *)moe_
 moe_if(moe_made, 1, «                        if (!tokens.all)
                                 x.rows(row, 0, COLUMNS);
                         x.all<moe_has(«norm», true, false)>(row, tokens.n(), sh.rest.work.acts, sh.rest.square);
-», «                        copy_rows<K, WHOLE(K)>(sh.rest.work.acts, moe_arg(«x»), T, tokens.n(), [&](int t) { return tokens.token(t); });
+», «                        if (!tokens.all)
+                                x.load(moe_arg(«x»), T, COLUMNS, row);
+                        x.all(sh.rest.work.acts, moe_arg(«x»), T, tokens.n(), row);
 »)                        barrier();
                         mine.take(sh.rest.work.acts, tokens.has(TID % 32 / 4));
                         barrier();
