@@ -14,7 +14,8 @@
 #define DOWN_WARPS 20         /* of experts_down's, some of which have no rows */
 #define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
 #define FEW        8          /* tokens whose sums a warp has in registers */
-#define MOST       16         /* of those that share no sums: attend's and route's */
+#define ATTEND     16         /* that attend has */
+#define ROUTE      64         /* that route has */
 
 static bool has(const Ctx *c, Slot s)
 {
@@ -81,7 +82,7 @@ static bool attend_fits(const Ctx *c)
 
 bool few_fits(const Ctx *c)
 {
-        if (tokens(c) > (c->n->op == OP_attend || c->n->op == OP_route ? MOST : FEW))
+        if (tokens(c) > (c->n->op == OP_attend ? ATTEND : c->n->op == OP_route ? ROUTE : FEW))
                 return false;
         switch (c->n->op) {
         case OP_matmul:

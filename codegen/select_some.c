@@ -10,8 +10,8 @@
 #define TILE     16         /* rows */
 #define COLUMNS  8          /* tokens */
 #define BLOCKS   2          /* a processor */
-#define MOST     64         /* tokens of experts */
-#define DENSE    16         /* of other products: each 8 of them unpack the weights again */
+#define MOST     64         /* tokens of experts; each 8 of an expert's unpack its weights again */
+#define FEW      16         /* of other products, and of two blocks of experts_down on a processor */
 #define WIDEST   4096       /* K, whose values are in a block's registers */
 #define ROOM     (96 << 10) /* shared memory of the smallest block that every device has */
 #define PUT_BY   80         /* bytes of a part of a pair of token and expert in experts_down, which has up to 3 parts */
@@ -42,7 +42,7 @@ static bool matmul_fits(const Ctx *c)
         for (u32 i = 0; i < c->n->nout; i++)
                 if (!fits(tile_bytes(c, in_nth(c->n, S_w, i)), 4 * k))
                         return false;
-        return tokens(c) <= DENSE && x.dim[0].sym != DIM_const && k % 64 == 0 && k <= WIDEST;
+        return tokens(c) <= FEW && x.dim[0].sym != DIM_const && k % 64 == 0 && k <= WIDEST;
 }
 
 static bool pairs_fit(const Ctx *c, Slot w)
@@ -93,12 +93,19 @@ static i64 rows_in_a_wave(const Ctx *c)
         }
 }
 
+/* Of experts_down, a processor: what all pairs of token and expert have takes one block's room. */
+static i64 down_blocks(const Ctx *c)
+{
+        return tokens(c) > FEW ? 1 : BLOCKS;
+}
+
 void some_begin(Ctx *c)
 {
         c->k->op = arena_fmt(c->k->arena, "%s_some", c->k->op);
+        i64 blocks = c->n->op == OP_experts_down ? down_blocks(c) : BLOCKS;
         c->s->flags = PLAN_F16;
-        c->s->threads = 32 * WARPS;
-        key_int(c->k, "BLOCKS", BLOCKS);
+        c->s->threads = (u32)(32 * WARPS * BLOCKS / blocks);
+        key_int(c->k, "BLOCKS", blocks);
         c->tile = tokens(c);
         c->rows = c->n->op == OP_matmul ? rows_in_a_wave(c) : TILE;
 }
@@ -114,9 +121,9 @@ void some_grid(Ctx *c)
                 sel_grid(c, 0, DIM_const, BLOCKS * PROCESSORS, 1);
                 return;
         default:
-                key_int(c->k, "CLUSTER", BLOCKS);
+                key_int(c->k, "CLUSTER", down_blocks(c));
                 sel_grid(c, 0, DIM_const, 1, 1);
                 sel_grid(c, 1, DIM_const, sel_dim(c, S_down, 1), TILE);
-                sel_grid(c, 2, DIM_const, BLOCKS, 1);
+                sel_grid(c, 2, DIM_const, down_blocks(c), 1);
         }
 }

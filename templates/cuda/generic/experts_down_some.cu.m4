@@ -4,7 +4,7 @@
 // The blocks of a cluster have the same 16 rows of H and share the items: up to 8 tokens of one expert. Their rows are on their way through
 // SLOTS places of shared memory, asked for in turn as places get free, the first ones before the wait (the route is read ahead of it); a
 // warp has a part of an item's K. Each pair's results are put by, and a token's are summed in the order of its slots. Grid: 1, H / 16,
-// CLUSTER. 256 threads, BLOCKS a processor.
+// CLUSTER. 256 threads, BLOCKS a processor; for more than 16 tokens, whose results take more room, one of 512 threads in place of two.
 m4_include(«prelude.m4»)
 enum { H = MOE_H, K = MOE_F, E = MOE_E, KTOP = MOE_KTOP };
 m4_include(«columns.m4»)
@@ -25,14 +25,12 @@ struct Rest {
 struct Slot {
         alignas(16) u8 row[ROWS][STRIDE];
 };
-enum { LEFT = SHARED_ROOM - (int)sizeof(Rest) - 2048, FIT = LEFT / (int)sizeof(Slot), SLOTS = FIT < 1 ? 1 : FIT > 2 * WARPS ? 2 * WARPS : FIT };
-enum { LONE = moe_if(MOE_BLOCKS, 1, «WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0», 0), USED = SLOTS * (int)sizeof(Slot) + (int)sizeof(Rest) };
+enum { LEFT = moe_if(MOE_BLOCKS, 1, WHOLE_ROOM, SHARED_ROOM) - (int)sizeof(Rest) - 2048, FIT = LEFT / (int)sizeof(Slot), SLOTS = FIT < 1 ? 1 : FIT > 2 * WARPS ? 2 * WARPS : FIT };
 struct Shared {
         Slot slot[SLOTS];
         Rest rest;
         Landing landed[SLOTS];
         Count asked[SLOTS], done[SLOTS];
-        u8 alone[USED < LONE ? LONE - USED : 16];
 };
 SHARED(Shared)
 #define items sh.rest.items
