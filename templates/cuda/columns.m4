@@ -87,14 +87,19 @@ struct Power {
 };
 // The lane's part of a piece of the columns.
 struct Columns {
-        u32 b[STEPS][4][2];
+        u32 b[STEPS][4][2], sum[2]; // sum: of each half of the steps, over 64, in two parts
         INLINE_IN void set(const Rounded &r, float by)
         {
                 u32 top = top_of(true);
+                float half[2] = {};
 #pragma unroll
                 for (int s = 0; s < STEPS; s++) {
                         Factor f;
+                        i32 n = 0;
                         f.set(r.d[s] * by, 0);
+                        for (int i = 0; i < 4; i++)
+                                n = dp4a(r.code[s][i], 0x01010101, n);
+                        half[s / 2] = fma1((float)n, r.d[s] * by * (1 / 64.0f), half[s / 2]);
 #pragma unroll
                         for (int i = 0; i < 4; i++) {
                                 u32 even, odd;
@@ -102,49 +107,90 @@ struct Columns {
                                 b[s][i][0] = f.template of<false>(even), b[s][i][1] = f.template of<false>(odd);
                         }
                 }
+                sum[0] = pack_f16(half[0], half[1]);
+                sum[1] = pack_f16(half[0] - f16_f32(sum[0] & 0xffff), half[1] - f16_f32(sum[0] >> 16));
         }
 };
 
 // acc += a tile's rows times the columns over a piece; rows: the tile's first row in shared memory.
-template <class W, int K> INLINE void multiply(const u8 *rows, int stride, int piece, const Columns &x, float (&acc)[4])
-{
-        enum { G = W::UNIT / 16, V = STEPS / G, UNITS = (K + W::UNIT - 1) / W::UNIT };
-        const u8 *row[2] = {rows + TID % 32 / 4 * stride, rows + (TID % 32 / 4 + 8) * stride};
-        u32 top = top_of(!W::MIN);
-#pragma unroll
-        for (int j = 0; j < V; j++) {
+template <bool WHOLE> struct Times;
+// The piece is a block: whole numbers first, then d and dmin.
+template <> struct Times<true> {
+        template <class W, int K> static INLINE_IN void add(const u8 *rows, int stride, int piece, const Columns &x, float (&acc)[4])
+        {
+                static_assert((int)W::BLOCK == (int)CK && W::UNIT == 64, "four lanes have a block");
+                u32 top = top_of(false);
                 W w[2];
-                Factor by[2];
-                int u = piece * (CK / W::UNIT) + 4 * j + TID % 4;
-                u = UNITS * W::UNIT % CK == 0 || u < UNITS ? u : UNITS - 1; // behind the row's end the columns are 0
+                typename W::Whole scale[2];
+                float part[4] = {}, least[4] = {};
 #pragma unroll
-                for (int r = 0; r < 2; r++)
-                        w[r].template load<K>(row[r], (u32)u);
+                for (int r = 0; r < 2; r++) {
+                        w[r].template load<K>(rows + (TID % 32 / 4 + 8 * r) * stride, (u32)(piece * 4 + TID % 4));
+                        scale[r] = w[r].scale((u32)(TID % 4));
+                }
 #pragma unroll
-                for (int g = 0; g < G; g++) {
-                        u32 c[2][4];
-#pragma unroll
-                        for (int r = 0; r < 2; r++) {
-                                float scale, m;
-                                w[r].group((u32)u, (u32)g, c[r], scale, m);
-                                if (g % W::SAME == 0)
-                                        by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
-                        }
+                for (int g = 0; g < 4; g++)
 #pragma unroll
                         for (int i = 0; i < 4; i++) {
                                 u32 a[4];
 #pragma unroll
+                                for (int k = 0; k < 4; k++)
+                                        a[k] = w[k % 2].value(scale[k % 2], g, i, k / 2, top);
+                                mma_f16(part, a, x.b[g][i]);
+                        }
+                if (W::LEAST) {
+                        u32 a[4] = {scale[0].mins, scale[1].mins, scale[0].mins, scale[1].mins};
+                        mma_f16(least, a, x.sum);
+                }
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                        acc[i] = fma1(UP * f16_f32(w[i / 2].d), part[i], acc[i]);
+                        if (W::LEAST)
+                                acc[i] = fma1(-64 * UP * f16_f32(w[i / 2].dmin), least[i], acc[i]);
+                }
+        }
+};
+template <> struct Times<false> {
+        template <class W, int K> static INLINE_IN void add(const u8 *rows, int stride, int piece, const Columns &x, float (&acc)[4])
+        {
+                enum { G = W::UNIT / 16, V = STEPS / G, UNITS = (K + W::UNIT - 1) / W::UNIT };
+                const u8 *row[2] = {rows + TID % 32 / 4 * stride, rows + (TID % 32 / 4 + 8) * stride};
+                u32 top = top_of(!W::MIN);
+#pragma unroll
+                for (int j = 0; j < V; j++) {
+                        W w[2];
+                        Factor by[2];
+                        int u = piece * (CK / W::UNIT) + 4 * j + TID % 4;
+                        u = UNITS * W::UNIT % CK == 0 || u < UNITS ? u : UNITS - 1; // behind the row's end the columns are 0
+#pragma unroll
+                        for (int r = 0; r < 2; r++)
+                                w[r].template load<K>(row[r], (u32)u);
+#pragma unroll
+                        for (int g = 0; g < G; g++) {
+                                u32 c[2][4];
+#pragma unroll
                                 for (int r = 0; r < 2; r++) {
-                                        u32 even, odd;
-                                        halves<W::CENTRE, !W::MIN>(c[r][i], top, even, odd);
-                                        a[r] = by[r].template of<(bool)W::MIN>(even);
-                                        a[r + 2] = by[r].template of<(bool)W::MIN>(odd);
+                                        float scale, m;
+                                        w[r].group((u32)u, (u32)g, c[r], scale, m);
+                                        if (g % W::SAME == 0)
+                                                by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
                                 }
-                                mma_f16(acc, a, x.b[j * G + g][i]);
+#pragma unroll
+                                for (int i = 0; i < 4; i++) {
+                                        u32 a[4];
+#pragma unroll
+                                        for (int r = 0; r < 2; r++) {
+                                                u32 even, odd;
+                                                halves<W::CENTRE, !W::MIN>(c[r][i], top, even, odd);
+                                                a[r] = by[r].template of<(bool)W::MIN>(even);
+                                                a[r + 2] = by[r].template of<(bool)W::MIN>(odd);
+                                        }
+                                        mma_f16(acc, a, x.b[j * G + g][i]);
+                                }
                         }
                 }
         }
-}
+};
 
 // The columns, as a warp has its pieces of them.
 template <class W, int K> struct Mine {
@@ -176,7 +222,7 @@ template <class W, int K> struct Mine {
 #pragma unroll
                 for (int k = 0; k < N; k++)
                         if (has(k))
-                                multiply<W, K>(rows, stride, piece(k), x[k], acc);
+                                Times<(bool)W::WHOLE>::template add<W, K>(rows, stride, piece(k), x[k], acc);
                 power.undo(acc);
         }
 };

@@ -6,9 +6,14 @@
 //   at(u, g)   which group of 16 of the row group g of unit u is
 //   group      its codes as 4 words of 4 signed bytes, s and m: value = s * code - m; MIN 0: m is 0
 //   CENTRE     of the codes, by 128 where they are signed (MIN 0): m is near s * CENTRE
+//   WHOLE      1: a block's values are d times whole numbers, less dmin times others; the four lanes that have a block share d and
+//              dmin, and products with them come after the others. scale(u): of unit u those numbers, Whole; value(w, g, i, odd):
+//              as f16, twice, values 1 3 (odd) or 0 2 of word i of group g, over d; LEAST 0: there is no dmin
 //   SAME       so many neighbouring groups of a unit have the same s and m
 // W16 .. W1 load weights; K16 what other lanes load too.
 #define A16(n) (((n) + 15) / 16 * 16)
+// A whole number less `zero`, as f16, twice; n, zero - 1024: 0 .. 1023.
+INLINE u32 whole_f16x2(u32 n, u32 zero) { return sub_f16x2(n * 0x10001 + 0x64006400, zero * 0x10001 + 0x64006400); }
 INLINE void nibbles(const U4 &q, u32 g, u32 (&w)[4])
 {
         w[0] = q.x >> (4 * g) & 0x0f0f0f0f, w[1] = q.y >> (4 * g) & 0x0f0f0f0f;

@@ -111,7 +111,7 @@ INLINE void products(const Args &a, int mine, int T)
                         count_wait(&sh.asked[slot], turn + 1);
                         landing_wait(&sh.landed[slot], turn & 1);
                 }
-                multiply<W, K>(sh.slot[slot].row[0], STRIDE, p.piece, x, part);
+                Times<(bool)W::WHOLE>::add<W, K>(sh.slot[slot].row[0], STRIDE, p.piece, x, part);
                 power.undo(part);
 #pragma unroll
                 for (int i = 0; i < 4; i++)

@@ -2,7 +2,7 @@
 // block; high 2 bits: four sub-blocks in 32 bytes; scales: i8 a group; d: f16: d * scale * (code - 32). A unit: 64 values, of 32
 // low bytes.
 struct Q6_K {
-        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 32, SAME = 1 };
+        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 32, SAME = 1, WHOLE = 1 };
         template <int K> struct At {
                 enum { H = K / 256 * 128, T = H + K / 256 * 64, D = T + K / 256 * 16, ROW = D + A16(K / 256 * 2) };
         };
@@ -27,5 +27,24 @@ struct Q6_K {
                         w[i] |= (word(high[h], i) >> (2 * (u % 2) + 4 * n) & 0x03030303) << 4;
                 s = f16_f32(d) * (float)(i8)(t[n] >> (8 * h));
                 m = 32.0f * s;
+        }
+        enum { LEAST = 0, dmin = 0 };
+        struct Whole {
+                u32 by[4], shift;
+                enum { mins = 0 };
+        };
+        INLINE_IN Whole scale(u32 u) const
+        {
+                Whole w = {{}, 2 * (u % 2)};
+                for (int g = 0; g < 4; g++)
+                        w.by[g] = whole_f16x2((t[g % 2] >> (8 * (g / 2)) & 255) ^ 128, 128);
+                return w;
+        }
+        // code - 32, exactly, times the scale.
+        INLINE_IN u32 value(const Whole &w, int g, int i, bool odd, u32 top) const
+        {
+                int n = g % 2, h = g / 2;
+                u32 code = (word(q[h], i) >> (4 * n) & 0x0f0f0f0f) | (word(high[h], i) >> (w.shift + 4 * n) & 0x03030303) << 4;
+                return mul_f16x2(sub_f16x2((code >> (odd ? 8 : 0) & 0x00ff00ff) | top, 0x64206420), w.by[g]);
         }
 };
