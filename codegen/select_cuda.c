@@ -193,7 +193,7 @@ static void grid_route(Ctx *c)
                 split = size(c, "SPLIT", 1, 128, cluster);
                 key_int(c->k, "CLUSTER", cluster);
                 key_int(c->k, "SPLIT", split);
-                sel_grid(c, 1, c->tile == 1 ? DIM_const : DIM_n_tok, 1, 1);
+                few_grid_route(c, split);
                 sel_grid(c, 2, DIM_const, split, 1);
                 return;
         }

@@ -16,6 +16,7 @@
 #define FEW        8          /* tokens whose sums a warp has in registers */
 #define ATTEND     16         /* that attend has */
 #define ROUTE      64         /* that route has */
+#define TURNS      16         /* clusters that have them */
 
 static bool has(const Ctx *c, Slot s)
 {
@@ -144,4 +145,20 @@ void few_begin(Ctx *c)
                 key_int(c->k, "REGISTERS", 144);
         else if (c->n->op != OP_route)
                 key_int(c->k, "REGISTERS", 56);
+}
+
+/* route: where each thread has four values of K, a warp has its part of all rows' (SLICED), and a cluster can
+ * have several tokens, in turn. */
+void few_grid_route(Ctx *c, i64 split)
+{
+        bool sliced = c->g->weight[ref_idx(in_get(c->n, S_w))].type == W_F32 &&
+                      sel_dim(c, S_w, 1) == 4 * (i64)c->s->threads &&
+                      sel_tiles(sel_dim(c, S_w, 0), split) <= 16;
+        i64 turns = sliced ? MIN(c->tile, TURNS) : c->tile;
+        key_int(c->k, "SLICED", sliced);
+        key_int(c->k, "TURNS", turns);
+        if (turns < c->tile || c->tile == 1)
+                sel_grid(c, 1, DIM_const, turns, 1);
+        else
+                sel_grid(c, 1, DIM_n_tok, 1, 1);
 }

@@ -45,6 +45,7 @@ i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
  * of its blocks. */
 bool few_fits(const Ctx *c);
 void few_begin(Ctx *c);
+void few_grid_route(Ctx *c, i64 split);
 
 /* select_some.c: whether the operation, in a step of several tokens, has a kernel OP_some; then the sizes of its
  * blocks, and its grid. */

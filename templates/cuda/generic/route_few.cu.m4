@@ -1,99 +1,103 @@
 // route_few: route with its product in a step of T <= NT tokens: each one's k experts and their weights, from norm(x) [T, K] times
 // w [E, K].
 //
-// out Route [T, KTOP]; with q8 norm(x) [T, K] too. A token's blocks share the rows of w, which are fetched before the wait; their logits meet in the first block
-// of the cluster (without clusters: in memory of this module, with the block that ends last), which chooses. Where K is a thread's four
+// out Route [T, KTOP]; with q8 norm(x) [T, K] too. A token's blocks share the rows of w, which are fetched before the wait; their logits
+// meet in a block of the cluster, which chooses: each in one, where a cluster has several tokens in turn (without clusters: in memory of
+// this module, with the block that ends last). Where K is a thread's four
 // values times all threads, a warp has its part of all rows' K: activations stay in the registers where they are made, and what has
 // no room in shared memory of the weights is in registers, too. Else a warp has whole rows, by pieces.
-// 512 threads. Grid: 1, T, SPLIT.
+// 512 threads. Grid: 1, T or TURNS, SPLIT.
 //
 //      H100, E 128, K 2048, microseconds: 5.2 by rows; by parts of K: 4.0       8 tokens: 4.5
 m4_include(«prelude.m4»)
 m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)
 m4_include(«stream.m4»)
-enum { E = MOE_E, KTOP = MOE_k, GROUPS = MOE_groups, GROUPS_K = MOE_groups_k, SPLIT = MOE_SPLIT, K = MOE_K, N_ACT = WHOLE(K) };
+enum { E = MOE_E, KTOP = MOE_k, GROUPS = MOE_groups, GROUPS_K = MOE_groups_k, SPLIT = MOE_SPLIT, TURNS = MOE_TURNS, K = MOE_K, N_ACT = WHOLE(K) };
 enum { ROWS = (E + SPLIT - 1) / SPLIT };
 m4_include(«choose.m4»)
 moe_quant(MOE_TYPE_w)
 typedef MOE_TYPE_w W;
-// Usage: moe_sliced: 1 where warps share the rows' K.
-m4_define(«moe_sliced», «m4_ifelse(MOE_TYPE_w-m4_eval(MOE_K == 4 * MOE_THREADS)-m4_eval((MOE_E + MOE_SPLIT - 1) / MOE_SPLIT <= 16), F32-1-1, 1, 0)»)m4_dnl
 enum { BYTES = Row<W, K>::BYTES, ROOM = WHOLE_ROOM == 227 << 10 ? 96 << 10 : 32 << 10 };
-moe_if(moe_sliced, 1, «// A row's part of a warp: 16 bytes a lane.
+moe_if(MOE_SLICED, 1, «// A row's part of a warp: 16 bytes a lane.
 enum { PIECE = 512, FIT = ROOM / (WARPS * PIECE), STAGES = FIT < ROWS ? FIT : ROWS, HELD = ROWS - STAGES };
 », «// A tile: PIECE bytes of a row, or what is left of it, of values that stand alone.
 enum { PIECE = BYTES < 2048 ? BYTES : 2048, PIECES = (BYTES + PIECE - 1) / PIECE };
 enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = ROOM / (WARPS * PIECE), STAGES = FIT < TILES ? FIT : TILES };
 »)struct Shared {
         alignas(16) u8 ring[WARPS][STAGES][PIECE];
-        moe_if(moe_sliced, 1, «float sum[16][WARPS];», «ActsF32<1, N_ACT> acts;»)
-        float z[E], part[WARPS];
-        Landing landed[WARPS][moe_if(moe_sliced, 1, 1, STAGES)];
+        moe_if(MOE_SLICED, 1, «float sum[2][16][WARPS];», «ActsF32<1, N_ACT> acts;»)
+        float z[E], part[2][WARPS]; // of a token and of the next
+        Landing landed[WARPS][moe_if(MOE_SLICED, 1, 1, STAGES)];
 };
 SHARED(Shared)
 m4_ifelse(MOE_SPLIT, 1, «», «__device__ float logits[NT][E];
 __device__ u32 count[NT];
 __shared__ u32 ended;
 »)
-// A row's logit to where all meet.
-INLINE void give(int row, float y)
+// A logit of the p-th of the cluster's tokens to where they meet: each block chooses for one of them.
+INLINE void give(u32 token, int p, int row, float y)
 {
         if (CLUSTER == SPLIT)
-                *cluster_at(&sh.z[row], 0) = y;
+                *cluster_at(&sh.z[row], CLUSTER > 1 ? (u32)p : 0) = y;
 m4_ifelse(MOE_SPLIT, 1, «», «        else
-                logits[BY][row] = y;
+                logits[token][row] = y;
 »)}
-moe_if(moe_sliced, 1, «
-// This block's rows: first .. first + n - 1. Returns what x * weight is multiplied by.
-INLINE float rows_of(const Args &a, int first, int n, Maker<K, N_ACT> &x)
-{
-        int warp = TID / 32, lane = TID % 32, here = n < STAGES ? n : STAGES;
-        const u8 *w = (const u8 *)moe_arg(«w») + (u64)(u32)first * BYTES + PIECE * warp;
-        Landing *l = &sh.landed[warp][0];
-        if (lane == 0)
-                landing_init(l);
-        warp_barrier();
-        fetch_begin(l, (u32)here * PIECE);
-#pragma unroll 1
-        for (int i = 0; i < here; i++)
-                fetch(sh.ring[warp][i], w + (u64)(u32)i * BYTES, PIECE, l, i);
-        fetch_end(l);
+moe_if(MOE_SLICED, 1, «
+// This block's rows, ahead of the wait: first .. first + n - 1.
+struct Rows {
+        int first, n;
         U4 held[HELD ? HELD : 1];
+        INLINE_IN void load(const Args &a)
+        {
+                int warp = TID / 32, lane = TID % 32, here = n < STAGES ? n : STAGES;
+                const u8 *w = (const u8 *)moe_arg(«w») + (u64)(u32)first * BYTES + PIECE * warp;
+                Landing *l = &sh.landed[warp][0];
+                if (lane == 0)
+                        landing_init(l);
+                warp_barrier();
+                fetch_begin(l, (u32)here * PIECE);
+#pragma unroll 1
+                for (int i = 0; i < here; i++)
+                        fetch(sh.ring[warp][i], w + (u64)(u32)i * BYTES, PIECE, l, i);
+                fetch_end(l);
 #pragma unroll
-        for (int i = 0; i < HELD; i++)
-                held[i] = load16(w + (u64)(u32)(STAGES + i < n ? STAGES + i : 0) * BYTES + 16 * lane);
-        cluster_arrive();
-        moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
-        pdl_wait();
-        x.values((const float *)moe_arg(«x») + BY * K);
-        moe_has(«norm», «x.squares(sh.part);», «»)
-        float v[4], acc[16] = {};
-        x.product_of<moe_has(«norm», 1, 0)>(0, v);
-        auto times = [&](const U4 &q) {
-                return fma1(bits_f32(q.w), v[3], fma1(bits_f32(q.z), v[2], fma1(bits_f32(q.y), v[1], bits_f32(q.x) * v[0])));
-        };
-        if (n > 0)
-                landing_wait(l, 0);
+                for (int i = 0; i < HELD; i++)
+                        held[i] = load16(w + (u64)(u32)(STAGES + i < n ? STAGES + i : 0) * BYTES + 16 * lane);
+        }
+        // Their logits of the p-th of the cluster's tokens, whose values x has. Returns what x * weight is multiplied by.
+        INLINE_IN float times(const Maker<K, N_ACT> &x, u32 token, int p) const
+        {
+                int warp = TID / 32, lane = TID % 32, here = n < STAGES ? n : STAGES;
+                moe_has(«norm», «x.squares(sh.part[p % 2]);», «»)
+                float v[4], acc[16] = {};
+                x.product_of<moe_has(«norm», 1, 0)>(0, v);
+                auto by = [&](const U4 &q) {
+                        return fma1(bits_f32(q.w), v[3], fma1(bits_f32(q.z), v[2], fma1(bits_f32(q.y), v[1], bits_f32(q.x) * v[0])));
+                };
+                if (n > 0)
+                        landing_wait(&sh.landed[warp][0], 0);
 #pragma unroll
-        for (int i = 0; i < STAGES; i++)
-                acc[i] = times(*(const U4 *)&sh.ring[warp][i < here ? i : 0][16 * lane]);
+                for (int i = 0; i < STAGES; i++)
+                        acc[i] = by(*(const U4 *)&sh.ring[warp][i < here ? i : 0][16 * lane]);
 #pragma unroll
-        for (int i = 0; i < HELD; i++)
-                acc[STAGES + i] = times(held[i]);
-        float s = warp_sums(acc);
-        if (lane % 2 == 0)
-                sh.sum[lane / 2][warp] = s;
-        barrier();
-        float r = moe_has(«norm», «rms_of(sh.part, K, (float)MOE_eps)», 1);
-        cluster_wait();
-        float y = TID < 16 * WARPS ? sh.sum[TID / WARPS][TID % WARPS] : 0;
-        for (int m = WARPS / 2; m; m /= 2)
-                y += shfl_xor(y, m);
-        if (TID < n * WARPS && TID % WARPS == 0)
-                give(first + TID / WARPS, y * r);
-        return r;
-}
+                for (int i = 0; i < HELD; i++)
+                        acc[STAGES + i] = by(held[i]);
+                float s = warp_sums(acc);
+                if (lane % 2 == 0)
+                        sh.sum[p % 2][lane / 2][warp] = s;
+                barrier();
+                float r = moe_has(«norm», «rms_of(sh.part[p % 2], K, (float)MOE_eps)», 1);
+                if (p == 0)
+                        cluster_wait();
+                float y = TID < 16 * WARPS ? sh.sum[p % 2][TID / WARPS][TID % WARPS] : 0;
+                for (int m = WARPS / 2; m; m /= 2)
+                        y += shfl_xor(y, m);
+                if (TID < n * WARPS && TID % WARPS == 0)
+                        give(token, p, first + TID / WARPS, y * r);
+                return r;
+        }
+};
 », «INLINE int row_of(int tile) { return (int)BZ * ROWS + tile / PIECES * WARPS + TID / 32; }
 INLINE bool exists(int tile) { return tile < TILES && tile / PIECES * WARPS + TID / 32 < ROWS && row_of(tile) < E; }
 INLINE int piece_of(int tile) { return (tile % PIECES + 1) * PIECE <= BYTES ? PIECE : BYTES % PIECE; }
@@ -123,9 +127,9 @@ INLINE float rows_of(const Args &a, Maker<K, N_ACT> &x)
         pdl_wait();
         x.values((const float *)moe_arg(«x») + BY * K);
         x.fill<moe_has(«norm», 1, 0)>(sh.acts);
-        moe_has(«norm», «x.squares(sh.part);», «»)
+        moe_has(«norm», «x.squares(sh.part[0]);», «»)
         barrier();
-        float r = moe_has(«norm», «rms_of(sh.part, K, (float)MOE_eps)», 1);
+        float r = moe_has(«norm», «rms_of(sh.part[0], K, (float)MOE_eps)», 1);
         cluster_wait();
         float acc[1][1] = {};
 #pragma unroll 1
@@ -147,51 +151,74 @@ INLINE float rows_of(const Args &a, Maker<K, N_ACT> &x)
                 float y = warp_sum(acc[0][0]) * r;
                 acc[0][0] = 0;
                 if (TID % 32 == 0)
-                        give(row_of(tile), y);
+                        give(BY, 0, row_of(tile), y);
         }
         return r;
 }
 »)
+moe_if(MOE_out, q8, «// norm(x) of a token in q8, by one of its blocks: another than the one that chooses for it, if there is one.
+INLINE void round(const Args &a, const Maker<K, N_ACT> &x, float r, u32 T, u32 token, int p)
+{
+        if (BZ == (CLUSTER == SPLIT ? (u32)(p + 1) % CLUSTER : 0))
+                x.put<moe_has(«norm», 1, 0)>(moe_arg(«out1»), T, token, r);
+}
+», «»)// Where blocks do not see each other's shared memory: the one that ends last has a token's logits from memory of this module, and chooses.
+INLINE void end(const Args &a, u32 token)
+{
+m4_ifelse(MOE_SPLIT, 1, «», «        publish();
+        barrier();
+        if (TID == 0)
+                ended = atomic_inc(&count[token]) + 1;
+        barrier();
+        if (ended != SPLIT)
+                return;
+        publish();
+        if (TID == 0)
+                count[token] = 0;
+        for (int i = TID; i < E; i += THREADS)
+                sh.z[i] = load_far(&logits[token][i]);
+»)        barrier();
+        choose(a, sh.z, (Route *)moe_arg(«out0») + token * KTOP);
+}
+
 moe_kernel
 {
         moe_trigger(first);
-m4_ifelse(MOE_NT, 1, «», «        if (BY >= (u32)moe_tokens) {
+        u32 T = m4_ifelse(MOE_NT, 1, 1, «(u32)moe_tokens»), each = NT > TURNS ? (T + TURNS - 1) / TURNS : 1, first = BY * each;
+        if (first >= T) {
                 pdl_wait();
                 return;
         }
-»)        Maker<K, N_ACT> x;
-        moe_if(moe_sliced, 1, «int first = (int)BZ * ROWS, n = E - first < ROWS ? E - first : ROWS;
-        float r = rows_of(a, first, n < 0 ? 0 : n, x);», «float r = rows_of(a, x);»)
-        // By another block than the one that chooses, if there is one.
-moe_if(MOE_out, q8, «        enum { BY_OTHER = CLUSTER == SPLIT && CLUSTER > 1 };
-        if (!BY_OTHER && BZ == 0)
-                x.put<moe_has(«norm», 1, 0)>(moe_arg(«out1»), (u32)moe_tokens, BY, r);
-», «        (void)r;
-»)        if (CLUSTER == SPLIT) {
-                cluster_arrive();
-                cluster_wait();
-                if (CLUSTER > 1 && BZ) {
-moe_if(MOE_out, q8, «                        if (BZ == 1)
-                                x.put<moe_has(«norm», 1, 0)>(moe_arg(«out1»), (u32)moe_tokens, BY, r);
-», «»)                        return;
-                }
-                if (CLUSTER == 1)
+        enum { SEEN = CLUSTER == SPLIT && CLUSTER > 1 };
+        int n = (int)(T - first < each ? T - first : each);
+        Maker<K, N_ACT> x;
+moe_if(MOE_SLICED, 1, «        int from = (int)BZ * ROWS, rows = E - from < ROWS ? E - from : ROWS;
+        Rows w = {from, rows < 0 ? 0 : rows};
+        w.load(a);
+        cluster_arrive();
+        moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
+        pdl_wait();
+        x.values((const float *)moe_arg(«x») + (u64)first * K);
+#pragma unroll 1
+        for (int p = 0; p < n; p++) {
+                u32 token = first + (u32)p;
+                F4 next = x.four((const float *)moe_arg(«x») + (u64)(p + 1 < n ? token + 1 : token) * K, 4 * TID);
+                float r = w.times(x, token, p);
+                moe_if(MOE_out, q8, «round(a, x, r, T, token, p);», «(void)r;»)
+                x.x[0] = next;
+                if (!SEEN) {
+                        end(a, token);
                         barrier();
+                }
         }
-m4_ifelse(MOE_SPLIT, 1, «», «        if (CLUSTER != SPLIT) {
-                publish();
-                barrier();
-                if (TID == 0)
-                        ended = atomic_inc(&count[BY]) + 1;
-                barrier();
-                if (ended != SPLIT)
-                        return;
-                publish();
-                if (TID == 0)
-                        count[BY] = 0;
-                for (int i = TID; i < E; i += THREADS)
-                        sh.z[i] = load_far(&logits[BY][i]);
-                barrier();
-        }
-»)        choose(a, sh.z, (Route *)moe_arg(«out0») + BY * KTOP);
+», «        float r = rows_of(a, x);
+        moe_if(MOE_out, q8, «round(a, x, r, T, first, 0);», «(void)r;»)
+        if (!SEEN)
+                end(a, first);
+»)        if (!SEEN)
+                return;
+        cluster_arrive();
+        cluster_wait();
+        if ((int)BZ < n)
+                choose(a, sh.z, (Route *)moe_arg(«out0») + (first + BZ) * KTOP);
 }
