@@ -14,7 +14,7 @@
 #define DOWN_WARPS 20         /* of experts_down's, some of which have no rows */
 #define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
 #define FEW        8          /* tokens whose sums a warp has in registers */
-#define ATTEND     16         /* that attend has */
+#define ATTEND     32         /* that attend has */
 #define ROUTE      64         /* that route has */
 #define TURNS      16         /* clusters that have them */
 

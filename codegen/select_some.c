@@ -11,10 +11,10 @@
 #define COLUMNS  8          /* tokens */
 #define BLOCKS   2          /* a processor */
 #define MOST     64         /* tokens of experts; each 8 of an expert's unpack its weights again */
-#define FEW      16         /* of other products, and of two blocks of experts_down on a processor */
+#define FEW      32         /* of other products, and of two blocks of experts_down on a processor */
 #define WIDEST   4096       /* K, whose values are in a block's registers */
 #define ROOM     (96 << 10) /* shared memory of the smallest block that every device has */
-#define PUT_BY   80         /* bytes of a part of a pair of token and expert in experts_down, which has up to 3 parts */
+#define PUT_BY   80         /* bytes of a pair of token and expert in experts_down */
 
 static i64 tokens(const Ctx *c)
 {

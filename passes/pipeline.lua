@@ -30,7 +30,7 @@ return {
                         },
                 },
                 {       -- the same for some sequences that decode together, or a few tokens of one
-                        name = "few", max_tok = 16, max_out = 16,
+                        name = "few", max_tok = 32, max_out = 32,
                         passes = {
                                 "fold", "dce", "experts", "qmatmul",
                                 "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",
