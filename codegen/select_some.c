@@ -8,6 +8,7 @@
 
 #define WARPS    8
 #define TILE     16         /* rows */
+#define PIECE    256        /* of K */
 #define COLUMNS  8          /* tokens */
 #define BLOCKS   2          /* a processor */
 #define MOST     64         /* tokens of experts; each 8 of an expert's unpack its weights again */
@@ -81,6 +82,20 @@ bool some_fits(const Ctx *c)
         }
 }
 
+/* A processor: one, of twice the warps, where all pairs of token and expert take its room in experts_down, or
+ * where the warps of two would each have several pieces of K. */
+static i64 blocks(const Ctx *c)
+{
+        switch (c->n->op) {
+        case OP_experts_down:
+                return tokens(c) > FEW ? 1 : BLOCKS;
+        case OP_matmul:
+                return sel_last(c, S_x) > WARPS * PIECE ? 1 : BLOCKS;
+        default:
+                return BLOCKS;
+        }
+}
+
 /* The fewest whole tiles a block with which the launch is one wave, of up to 8 tokens. */
 static i64 rows_in_a_wave(const Ctx *c)
 {
@@ -88,24 +103,17 @@ static i64 rows_in_a_wave(const Ctx *c)
                 i64 n = 0;
                 for (u32 i = 0; i < c->n->nout; i++)
                         n += sel_tiles(dim_last(&sel_result(c, i)->type), rows);
-                if (n <= BLOCKS * PROCESSORS)
+                if (n <= blocks(c) * PROCESSORS)
                         return rows;
         }
-}
-
-/* Of experts_down, a processor: what all pairs of token and expert have takes one block's room. */
-static i64 down_blocks(const Ctx *c)
-{
-        return tokens(c) > FEW ? 1 : BLOCKS;
 }
 
 void some_begin(Ctx *c)
 {
         c->k->op = arena_fmt(c->k->arena, "%s_some", c->k->op);
-        i64 blocks = c->n->op == OP_experts_down ? down_blocks(c) : BLOCKS;
         c->s->flags = PLAN_F16;
-        c->s->threads = (u32)(32 * WARPS * BLOCKS / blocks);
-        key_int(c->k, "BLOCKS", blocks);
+        c->s->threads = (u32)(32 * WARPS * BLOCKS / blocks(c));
+        key_int(c->k, "BLOCKS", blocks(c));
         c->tile = tokens(c);
         c->rows = c->n->op == OP_matmul ? rows_in_a_wave(c) : TILE;
 }
@@ -121,9 +129,9 @@ void some_grid(Ctx *c)
                 sel_grid(c, 0, DIM_const, BLOCKS * PROCESSORS, 1);
                 return;
         default:
-                key_int(c->k, "CLUSTER", down_blocks(c));
+                key_int(c->k, "CLUSTER", blocks(c));
                 sel_grid(c, 0, DIM_const, 1, 1);
                 sel_grid(c, 1, DIM_const, sel_dim(c, S_down, 1), TILE);
-                sel_grid(c, 2, DIM_const, down_blocks(c), 1);
+                sel_grid(c, 2, DIM_const, blocks(c), 1);
         }
 }

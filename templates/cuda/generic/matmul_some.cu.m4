@@ -3,7 +3,7 @@
 // x f32 or q8 [T, K]; w[i] split [N_i, K]; out[i] f32 [T, N_i]; res f32 [T, N_0] (one weight only), may be out[0] itself.
 // A block: RPB rows of one weight times 8 tokens, in tiles of 16 rows, the first STAGES of which are asked for before the wait. Each warp has its
 // pieces of K of every tile; a tile's results are summed by some of the warps while the others go on.
-// Grid: sum over i of ceil(N_i / RPB), then ceil(T / 8). 256 threads, BLOCKS a processor.
+// Grid: sum over i of ceil(N_i / RPB), then ceil(T / 8). 256 threads, BLOCKS a processor; one of 512 where K is wide.
 m4_include(«prelude.m4»)
 m4_include(«columns.m4»)
 m4_include(«types.m4»)
@@ -24,7 +24,7 @@ struct Rest {
         Work work;
         float square[COLUMNS][WARPS];
 };
-enum { LEFT = SHARED_ROOM - (int)sizeof(Rest) - 1024, FIT = LEFT / (int)sizeof(Stage), MOST = FIT < 1 ? 1 : FIT > 4 ? 4 : FIT, STAGES = MOST < TILES ? MOST : TILES };
+enum { LEFT = moe_if(MOE_BLOCKS, 1, WHOLE_ROOM, SHARED_ROOM) - (int)sizeof(Rest) - 1024, FIT = LEFT / (int)sizeof(Stage), MOST = FIT < 1 ? 1 : FIT > 4 ? 4 : FIT, STAGES = MOST < TILES ? MOST : TILES };
 struct Shared {
         Stage ring[STAGES];
         Rest rest;
