@@ -37,7 +37,7 @@ static i64 clamp(i64 v, i64 least, i64 most)
 /* tune.lua's, or def. */
 static i64 size(const Ctx *c, const char *name, i64 least, i64 most, i64 def)
 {
-        const Tab *few = c->tune && c->few ? tab_tab(c->tune, "few") : NULL;
+        const Tab *few = c->tune && (c->one || c->few) ? tab_tab(c->tune, "few") : NULL;
         if (c->tune)
                 tab_int(c->tune, name, least, most, &def);
         if (few)
@@ -62,20 +62,25 @@ static i64 rows_a_block(const Ctx *c)
 
 /* What each kernel reads ahead of its wait, and when it lets the launch behind it start: by operation and
  * template. Whether it may is schedule.c's to say. */
-enum { GENERIC, FEW, SOME, MANY, N_TEMPLATE };
+enum { GENERIC, ONE, FEW, MANY, N_TEMPLATE };
 typedef struct Ahead {
         PlanTrigger trigger;
         u32 n;
         Slot early[3];
 } Ahead;
 static const Ahead ahead[N_OP][N_TEMPLATE] = {
-        [OP_matmul] = {[FEW] = {PLAN_TRIGGER_first, 0, {0}}, [SOME] = {PLAN_TRIGGER_first, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_matmul] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}},
+                [FEW] = {PLAN_TRIGGER_first, 0, {0}},
+                [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_attend] = {[FEW] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}},
                 [MANY] = {PLAN_TRIGGER_first, 2, {S_pos, S_seq}}},
         [OP_route] = {[FEW] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_experts_up] = {[FEW] = {PLAN_TRIGGER_waited, 0, {0}}, [SOME] = {PLAN_TRIGGER_waited, 0, {0}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_experts_down] =
-                {[FEW] = {PLAN_TRIGGER_first, 1, {S_route}}, [SOME] = {PLAN_TRIGGER_first, 1, {S_route}}, [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}},
+                [FEW] = {PLAN_TRIGGER_waited, 0, {0}},
+                [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_experts_down] = {[ONE] = {PLAN_TRIGGER_first, 1, {S_route}},
+                [FEW] = {PLAN_TRIGGER_first, 1, {S_route}},
+                [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
 };
 
 static void facts_ahead(Ctx *c)
@@ -83,7 +88,7 @@ static void facts_ahead(Ctx *c)
 #define T(name) #name,
         static const char *const word[] = {PLAN_TRIGGERS(T)};
 #undef T
-        const Ahead *h = &ahead[c->n->op][c->few ? FEW : c->some ? SOME : c->many ? MANY : GENERIC];
+        const Ahead *h = &ahead[c->n->op][c->one ? ONE : c->few ? FEW : c->many ? MANY : GENERIC];
         c->s->trigger = h->trigger;
         key_word(c->k, "TRIGGER", word[h->trigger]);
         for (u32 i = 0; i < c->s->n_arg; i++)
@@ -105,16 +110,16 @@ static void begin(Ctx *c)
         if (!has(c, S_order) && (c->n->op == OP_experts_up || c->n->op == OP_experts_down))
                 c->tile = 1;
         c->rows = rows_a_block(c);
-        c->some = some_fits(c);
-        c->few = !c->some && few_fits(c);
-        c->many = !c->some && !c->few && !one_token(c) && !has(c, S_k) && many_fits(c);
-        if (c->few)
+        c->one = one_fits(c);
+        c->few = !c->one && few_fits(c);
+        c->many = !c->one && !c->few && !one_token(c) && !has(c, S_k) && many_fits(c);
+        if (c->one)
+                one_begin(c);
+        else if (c->few)
                 few_begin(c);
-        else if (c->some)
-                some_begin(c);
         else if (c->many)
                 many_begin(c);
-        if (!c->some && !c->many) {
+        if (!c->many && !(c->few && few_multiplies(c))) {
                 c->rows = size(c, "RPB", 1, 1 << 20, c->rows);
                 c->s->threads = (u32)size(c, "THREADS", 32, 1024, c->s->threads);
         }
@@ -122,7 +127,7 @@ static void begin(Ctx *c)
                 tab_err(c->tune, "THREADS is a multiple of 32");
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
-        if (!c->few && !c->some && (c->n->op == OP_route || c->n->op == OP_experts_down))
+        if (!c->one && !c->few && (c->n->op == OP_route || c->n->op == OP_experts_down))
                 key_int(c->k, "MAXTOK", MAX((i64)c->g->max[DIM_n_tok], c->many ? MANY_TOKENS : 1));
         key_int(c->k, "NT", c->tile);
         facts_ahead(c);
@@ -152,9 +157,9 @@ static void grid_matmul(Ctx *c)
         Vtype x = sel_type(c, S_x);
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_matmul_tiles(c), 1);
-        if (c->some)
-                some_grid(c);
-        else if (!c->few)
+        if (c->few)
+                few_grid(c);
+        else if (!c->one)
                 sel_grid(c, 1, x.dim[0].sym, x.dim[0].sym == DIM_const ? x.dim[0].n : 1, c->tile);
 }
 static void grid_headmul(Ctx *c)
@@ -208,35 +213,30 @@ static void grid_sort(Ctx *c)
 static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
-        if (c->some) {
-                some_grid(c);
-                return;
-        }
-        if (c->few && c->tile > 1) {
-                key_int(c->k, "GRID", PROCESSORS);
-                sel_grid(c, 0, DIM_const, PROCESSORS, 1);
+        if (c->few) {
+                few_grid(c);
                 return;
         }
         if (!c->many)
-                c->cols = size(c, "PART", 16, 512, c->few ? c->cols : order ? 32 : 16);
+                c->cols = size(c, "PART", 16, 512, c->one ? c->cols : order ? 32 : 16);
         if (c->cols % 16)
                 tab_err(c->tune, "PART is a multiple of 16");
         key_int(c->k, "PART", c->cols);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_gate, 1), c->cols);
         sel_grid(c, 1, DIM_const, order ? sel_dim(c, S_gate, 0) : sel_last(c, S_route), 1);
-        sel_grid(c, 2, order || c->few ? DIM_const : DIM_n_tok, 1, 1);
+        sel_grid(c, 2, order || c->one ? DIM_const : DIM_n_tok, 1, 1);
         if (c->many)
                 many_grid(c);
 }
 static void grid_experts_down(Ctx *c)
 {
-        if (c->some) {
-                some_grid(c);
+        if (c->few) {
+                few_grid(c);
                 return;
         }
         key_int(c->k, "RPB", c->rows);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);
-        sel_grid(c, 1, has(c, S_order) || c->few ? DIM_const : DIM_n_tok, 1, 1);
+        sel_grid(c, 1, has(c, S_order) || c->one ? DIM_const : DIM_n_tok, 1, 1);
         if (c->many)
                 many_grid(c);
 }

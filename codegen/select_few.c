@@ -1,71 +1,77 @@
-/* How CUDA cuts operations in steps of one or a few tokens (templates OP_few): a block or less a processor,
- * whole rows of weights to a warp, each on its way through shared memory before the launch in front has
- * ended, and unpacked once for all of the step's tokens.
+/* How CUDA cuts operations in steps of a few tokens (templates OP_few). Products: when the weights' bytes are
+ * what takes the time, tiles of 16 rows of weights and 8 tokens on tensor cores, of which each warp has a
+ * part of K. attend and route: of one token, too.
  *
- * Facts beside those of select_cuda.c: NT, the most tokens of a step; RPB and PART, chosen so that a launch
- * is one wave of blocks; GRID, as many blocks as share the experts of several tokens; CLUSTER, blocks that
- * join what they have through each other's shared memory; REGISTERS of a thread at most: attend's fit beside
- * a product's block, but not twice, as two blocks on a processor would take twice as long as one each on two.
- * So do experts_down's beside experts_up's: of 64 K registers, 20 warps of 56 take more than half, and leave
- * 16 warps theirs. */
+ * Facts beside those of select_cuda.c: NT, the most tokens of a step; GRID, as many blocks as share the
+ * experts; RPB, rows a block, chosen so that a launch is one wave; CLUSTER, blocks that share the experts of
+ * the same rows, or join what they have of a token through each other's shared memory; BLOCKS, of THREADS
+ * threads a processor, for which there must be registers; REGISTERS of a thread at most: attend's blocks fit
+ * beside a product's; SLICED, TURNS: see few_grid_route. */
 #include "codegen/select_part.h"
 
-#define WARPS      16         /* of a block */
-#define DOWN_WARPS 20         /* of experts_down's, some of which have no rows */
-#define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
-#define FEW        8          /* tokens whose sums a warp has in registers */
-#define ATTEND     32         /* that attend has */
-#define ROUTE      64         /* that route has */
-#define TURNS      16         /* clusters that have them */
-
-static bool has(const Ctx *c, Slot s)
-{
-        return in_get(c->n, s) != REF_NONE;
-}
-
-static i64 row_bytes(const Ctx *c, Ref w)
-{
-        const Weight *t = &c->g->weight[ref_idx(w)];
-        const u64 dim[4] = {1, t->dim[t->rank - 1], 1, 1};
-        return (i64)plan_weight_bytes(t->type, PLAN_split, 2, dim);
-}
+#define WARPS   8
+#define TILE    16         /* rows */
+#define PIECE   256        /* of K */
+#define COLUMNS 8          /* tokens */
+#define BLOCKS  2          /* a processor */
+#define MOST    64         /* tokens of experts and route; each 8 of an expert's unpack its weights again */
+#define FEW     32         /* of others, and of two blocks of experts_down on a processor */
+#define TURNS   16         /* clusters that have the tokens of a route */
+#define WIDEST  4096       /* K, whose values are in a block's registers */
+#define ROOM    (96 << 10) /* shared memory of the smallest block that every device has */
+#define ACTS    12         /* bytes of a tile's values of one position */
+#define PUT_BY  80         /* bytes of a pair of token and expert in experts_down */
 
 static i64 tokens(const Ctx *c)
 {
         return (i64)c->g->max[DIM_n_tok];
 }
 
-/* A warp's rows and the activations of n values of each token. */
-static bool fits(const Ctx *c, i64 warps, i64 rows, i64 n)
+/* Bytes of a tile's rows; 0 where they are not quantised. */
+static i64 tile_bytes(const Ctx *c, Ref w)
 {
-        bool q8 = attr_i(c->n, A_act) == ACT_q8;
-        return rows > 0 && warps * rows + tokens(c) * n * (q8 ? 3 : 8) / 2 + 4096 <= ROOM;
+        const Weight *t = &c->g->weight[ref_idx(w)];
+        const u64 dim[4] = {1, t->dim[t->rank - 1], 1, 1};
+        return wtype_info[t->type].quant ? TILE * ((i64)plan_weight_bytes(t->type, PLAN_split, 2, dim) + 16)
+                                         : 0;
 }
-/* Whether a block finds the experts of several tokens by itself. */
-static bool pairs_fit(const Ctx *c, Slot w)
+
+/* A block's part that does not depend on the tokens, beside so many bytes that do. */
+static bool fits(i64 tile, i64 beside)
 {
-        return tokens(c) == 1 || (sel_dim(c, w, 0) <= 512 && tokens(c) * sel_last(c, S_route) <= 256);
+        return tile && tile + beside + 8192 <= ROOM;
 }
 
 static bool matmul_fits(const Ctx *c)
 {
-        i64 most = 0;
+        const Vtype x = sel_type(c, S_x);
+        i64 k = dim_last(&x);
         for (u32 i = 0; i < c->n->nout; i++)
-                most = MAX(most, row_bytes(c, in_nth(c->n, S_w, i)));
-        return sel_type(c, S_x).dim[0].sym != DIM_const && fits(c, WARPS, most, sel_last(c, S_x));
+                if (!fits(tile_bytes(c, in_nth(c->n, S_w, i)), ACTS * k))
+                        return false;
+        return tokens(c) <= FEW && x.dim[0].sym != DIM_const && k % 64 == 0 && k <= WIDEST;
+}
+
+static bool pairs_fit(const Ctx *c, Slot w)
+{
+        return tokens(c) <= MOST && !in_get(c->n, S_order) && sel_dim(c, w, 0) <= 512 &&
+               tokens(c) * sel_last(c, S_route) < 0xffff;
 }
 static bool experts_up_fits(const Ctx *c)
 {
-        return pairs_fit(c, S_gate) &&
-               fits(c, WARPS, row_bytes(c, in_get(c->n, S_gate)) + row_bytes(c, in_get(c->n, S_up)),
-                       sel_dim(c, S_gate, 2));
+        Ref gate = in_get(c->n, S_gate), up = in_get(c->n, S_up);
+        i64 k = sel_dim(c, S_gate, 2);
+        return pairs_fit(c, S_gate) && c->g->weight[ref_idx(gate)].type == c->g->weight[ref_idx(up)].type &&
+               k % 64 == 0 && k <= WIDEST && sel_dim(c, S_gate, 1) % TILE == 0 &&
+               fits(tile_bytes(c, gate), ACTS * k);
 }
 static bool experts_down_fits(const Ctx *c)
 {
-        i64 slots = sel_last(c, S_route), at_once = tokens(c) == 1 ? slots : 1;
-        return slots <= 32 && pairs_fit(c, S_down) &&
-               fits(c, WARPS, at_once * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
+        return pairs_fit(c, S_down) && sel_type(c, S_x).dt == D_q8 && sel_dim(c, S_down, 2) % 64 == 0 &&
+               sel_dim(c, S_down, 1) % TILE == 0 &&
+               fits(tile_bytes(c, in_get(c->n, S_down)), PUT_BY * tokens(c) * sel_last(c, S_route));
 }
+
 static bool route_fits(const Ctx *c)
 {
         Ref w = in_get(c->n, S_w);
@@ -83,68 +89,81 @@ static bool attend_fits(const Ctx *c)
 
 bool few_fits(const Ctx *c)
 {
-        if (tokens(c) > (c->n->op == OP_attend ? ATTEND : c->n->op == OP_route ? ROUTE : FEW))
+        if (c->n->op == OP_route)
+                return tokens(c) <= MOST && route_fits(c);
+        if (c->n->op == OP_attend)
+                return tokens(c) <= FEW && attend_fits(c);
+        if (tokens(c) == 1 || !few_multiplies(c) || attr_i(c->n, A_act) != ACT_q8)
                 return false;
+        return c->n->op == OP_matmul       ? matmul_fits(c)
+               : c->n->op == OP_experts_up ? experts_up_fits(c)
+                                           : experts_down_fits(c);
+}
+
+bool few_multiplies(const Ctx *c)
+{
+        return c->n->op == OP_matmul || c->n->op == OP_experts_up || c->n->op == OP_experts_down;
+}
+
+/* A processor: one, of twice the warps, where all pairs of token and expert take its room in experts_down, or
+ * where the warps of two would each have several pieces of K. */
+static i64 blocks(const Ctx *c)
+{
         switch (c->n->op) {
-        case OP_matmul:
-                return matmul_fits(c);
-        case OP_experts_up:
-                return !has(c, S_order) && experts_up_fits(c);
         case OP_experts_down:
-                return !has(c, S_order) && experts_down_fits(c);
-        case OP_route:
-                return route_fits(c);
-        case OP_attend:
-                return attend_fits(c);
+                return tokens(c) > FEW ? 1 : BLOCKS;
+        case OP_matmul:
+        case OP_experts_up:
+                return sel_last(c, S_x) > WARPS * PIECE ? 1 : BLOCKS;
         default:
-                return false;
+                return BLOCKS;
         }
 }
 
-static i64 blocks_of(const Ctx *c, i64 rpb)
+/* The fewest whole tiles a block with which the launch is one wave, of up to 8 tokens. */
+static i64 rows_in_a_wave(const Ctx *c)
 {
-        i64 n = 0;
-        for (u32 i = 0; i < c->n->nout; i++)
-                n += sel_tiles(dim_last(&sel_result(c, i)->type), rpb);
-        return n;
-}
-
-/* The fewest rows a block with which the launch is one wave. */
-static i64 rows_in_a_wave(const Ctx *c, i64 blocks)
-{
-        i64 least = 1, most = 1;
-        while (blocks_of(c, most) > blocks)
-                most *= 2;
-        while (least < most) {
-                i64 mid = (least + most) / 2;
-                if (blocks_of(c, mid) > blocks)
-                        least = mid + 1;
-                else
-                        most = mid;
+        for (i64 rows = TILE;; rows += TILE) {
+                i64 n = 0;
+                for (u32 i = 0; i < c->n->nout; i++)
+                        n += sel_tiles(dim_last(&sel_result(c, i)->type), rows);
+                if (n <= blocks(c) * PROCESSORS)
+                        return rows;
         }
-        return MAX(least, 8);
-}
-static i64 columns_in_a_wave(const Ctx *c)
-{
-        i64 f = sel_dim(c, S_gate, 1), slots = sel_last(c, S_route), cols = 16;
-        while (cols < 512 && sel_tiles(f, cols) * slots > PROCESSORS)
-                cols += 16;
-        return cols;
 }
 
 void few_begin(Ctx *c)
 {
-        bool attend = c->n->op == OP_attend, down = c->n->op == OP_experts_down && tokens(c) == 1;
         c->k->op = arena_fmt(c->k->arena, "%s_few", c->k->op);
         c->tile = tokens(c);
-        c->s->threads = attend ? 256 : 32 * (down ? DOWN_WARPS : WARPS);
-        c->rows = c->n->op == OP_route ? 0 : rows_in_a_wave(c, PROCESSORS);
-        if (c->n->op == OP_experts_up)
-                c->cols = columns_in_a_wave(c);
-        if (attend)
-                key_int(c->k, "REGISTERS", 144);
-        else if (c->n->op != OP_route)
-                key_int(c->k, "REGISTERS", 56);
+        if (!few_multiplies(c)) {
+                c->s->threads = c->n->op == OP_attend ? 256 : 512;
+                if (c->n->op == OP_attend)
+                        key_int(c->k, "REGISTERS", 144);
+                return;
+        }
+        c->s->flags = PLAN_F16;
+        c->s->threads = (u32)(32 * WARPS * BLOCKS / blocks(c));
+        key_int(c->k, "BLOCKS", blocks(c));
+        c->rows = c->n->op == OP_matmul ? rows_in_a_wave(c) : TILE;
+}
+
+void few_grid(Ctx *c)
+{
+        switch (c->n->op) {
+        case OP_matmul:
+                sel_grid(c, 1, sel_type(c, S_x).dim[0].sym, 1, COLUMNS);
+                return;
+        case OP_experts_up:
+                key_int(c->k, "GRID", blocks(c) * PROCESSORS);
+                sel_grid(c, 0, DIM_const, blocks(c) * PROCESSORS, 1);
+                return;
+        default:
+                key_int(c->k, "CLUSTER", blocks(c));
+                sel_grid(c, 0, DIM_const, 1, 1);
+                sel_grid(c, 1, DIM_const, sel_dim(c, S_down, 1), TILE);
+                sel_grid(c, 2, DIM_const, blocks(c), 1);
+        }
 }
 
 /* route: where each thread has four values of K, a warp has its part of all rows' (SLICED), and a cluster can

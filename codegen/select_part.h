@@ -15,8 +15,8 @@ typedef struct Ctx {
         i64 tile;   /* tokens that share one unpacking of a weight */
         i64 rows;   /* of a weight, a block */
         i64 cols;   /* of an expert's hidden layer, a block */
-        bool few;   /* by the template for steps of one or a few tokens */
-        bool some;  /* by the template for several tokens whose weights' bytes take the time */
+        bool one;   /* by the template for steps of one token */
+        bool few;   /* by the template for steps of a few */
         bool many;  /* by the template for tensor cores */
         bool early; /* it may read ahead of its wait */
 } Ctx;
@@ -41,17 +41,18 @@ void sel_grid_table(Ctx *c); /* a block a row of the weight */
 i64 sel_tiles(i64 n, i64 each);
 i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
 
-/* select_few.c: whether the operation, in a step of one or a few tokens, has a kernel OP_few; then the sizes
- * of its blocks. */
-bool few_fits(const Ctx *c);
-void few_begin(Ctx *c);
-void few_grid_route(Ctx *c, i64 split);
+/* select_one.c: whether the operation, in a step of one token, has a kernel OP_one; then the sizes of its
+ * blocks. */
+bool one_fits(const Ctx *c);
+void one_begin(Ctx *c);
 
-/* select_some.c: whether the operation, in a step of several tokens, has a kernel OP_some; then the sizes of its
- * blocks, and its grid. */
-bool some_fits(const Ctx *c);
-void some_begin(Ctx *c);
-void some_grid(Ctx *c);
+/* select_few.c: the same of a few tokens, of attend and route of one, too; whether it is a product, whose
+ * sizes belong together, and its grid. */
+bool few_fits(const Ctx *c);
+bool few_multiplies(const Ctx *c);
+void few_begin(Ctx *c);
+void few_grid(Ctx *c);
+void few_grid_route(Ctx *c, i64 split);
 
 /* select_many.c: whether the operation, in a step of several tokens, has a kernel OP_many; then the sizes of
  * its blocks; a grid of as many blocks as run at once. */

@@ -45,11 +45,18 @@ static void split(Rewrite *r, u32 n, bool grouped)
         rw_kill(r, n);
 }
 
+/* The longer of an expert's rows: gate is [E, F, K], down [E, H, F]. */
+static i64 width(const Graph *g, const Node *n)
+{
+        Vtype gate = ref_type(g, in_get(n, S_gate));
+        return MAX(gate.dim[1].n, gate.dim[2].n);
+}
+
 void experts(Graph *g, const PassOpt *opt)
 {
         Rewrite *r = rewrite_begin(g);
         for (u32 i = 0, n = g->n_node; i < n; i++)
                 if (g->node[i].op == OP_experts)
-                        split(r, i, opt->grouped);
+                        split(r, i, opt->grouped && width(g, &g->node[i]) >= (i64)opt->grouped);
         rewrite_end(r);
 }

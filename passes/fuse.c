@@ -316,8 +316,7 @@ static bool round_route_guard(const Fuse *f, u32 n, u32 route)
 {
         u32 by = rounder(f, n);
         return f->opt->round_route && attr_i(node_of(f, n), A_act) == ACT_q8 && has(f, route, S_w) &&
-               attr_i(node_of(f, route), A_out) == ACT_f32 &&
-               operand(f, by, S_x) == operand(f, route, S_x) &&
+               attr_i(node_of(f, route), A_out) == ACT_f32 && operand(f, by, S_x) == operand(f, route, S_x) &&
                operand(f, by, S_norm) == operand(f, route, S_norm) &&
                attr_f(node_of(f, by), A_eps) == attr_f(node_of(f, route), A_eps) &&
                width(f, operand(f, route, S_x)) % Q8_BLOCK == 0;

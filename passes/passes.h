@@ -20,7 +20,8 @@
 
 /*   O(name, most, pass)    zero unless named; a bare word is 1
  *   act        enum Act, given as its word; products of weights of kind QUANT round activations so
- *   grouped    the experts' work is grouped by expert: for steps of many tokens
+ *   grouped    the experts' work is grouped by expert, where rows of theirs have that many values at least:
+ *              for steps of many tokens
  *   dup_norm   a norm is redone by each of its consumers, if that makes its value unnecessary
  *   route_norm the same for route and quantize alone
  *   quantize   activations are rounded by a node of their own, not by each product again
@@ -33,7 +34,7 @@
  *   no_reuse   every value has memory of its own, so that all can be seen after a step */
 #define PASS_OPTS(O)                                                                                         \
         O(act, ACT_q8, qmatmul)                                                                              \
-        O(grouped, 1, experts)                                                                               \
+        O(grouped, UINT32_MAX, experts)                                                                      \
         O(dup_norm, 1, fuse)                                                                                 \
         O(route_norm, 1, fuse)                                                                               \
         O(quantize, 1, fuse)                                                                                 \

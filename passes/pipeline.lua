@@ -29,18 +29,19 @@ return {
                                 "layout split", "order", "buffers",
                         },
                 },
-                {       -- the same for some sequences that decode together, or a few tokens of one
+                {       -- the same for some sequences that decode together, or a few tokens of one; wider experts have no kernels
+                        -- for that (codegen/select_few.c), and are grouped as in larger steps
                         name = "few", max_tok = 32, max_out = 32,
                         passes = {
-                                "fold", "dce", "experts", "qmatmul",
+                                "fold", "dce", "experts grouped=4097", "qmatmul",
                                 "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",
                                 "layout split", "order", "buffers",
                         },
                 },
-                {       -- more of them, or a short prompt: tiles as small as the work
+                {       -- more of them, or a short prompt: experts as above, all else as below
                         name = "batch", max_tok = 64, max_out = 64,
                         passes = {
-                                "fold", "dce", "experts", "qmatmul",
+                                "fold", "dce", "experts grouped=4097", "qmatmul",
                                 "fuse quantize round_attend route_norm round_route route_max=4194304",
                                 "layout split", "order", "buffers",
                         },

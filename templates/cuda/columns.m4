@@ -113,9 +113,9 @@ struct Columns {
 };
 
 // acc += a tile's rows times the columns over a piece; rows: the tile's first row in shared memory.
-template <bool WHOLE> struct Times;
+template <int LEVELS> struct Times;
 // The piece is a block: whole numbers first, then d and dmin.
-template <> struct Times<true> {
+template <> struct Times<2> {
         template <class W, int K> static INLINE_IN void add(const u8 *rows, int stride, int piece, const Columns &x, float (&acc)[4])
         {
                 static_assert((int)W::BLOCK == (int)CK && W::UNIT == 64, "four lanes have a block");
@@ -150,7 +150,7 @@ template <> struct Times<true> {
                 }
         }
 };
-template <> struct Times<false> {
+template <> struct Times<1> {
         template <class W, int K> static INLINE_IN void add(const u8 *rows, int stride, int piece, const Columns &x, float (&acc)[4])
         {
                 enum { G = W::UNIT / 16, V = STEPS / G, UNITS = (K + W::UNIT - 1) / W::UNIT };
@@ -222,7 +222,7 @@ template <class W, int K> struct Mine {
 #pragma unroll
                 for (int k = 0; k < N; k++)
                         if (has(k))
-                                Times<(bool)W::WHOLE>::template add<W, K>(rows, stride, piece(k), x[k], acc);
+                                Times<(int)W::LEVELS>::template add<W, K>(rows, stride, piece(k), x[k], acc);
                 power.undo(acc);
         }
 };

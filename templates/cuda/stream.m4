@@ -21,64 +21,37 @@ m4_define(«moe_tokens», «m4_ifelse(MOE_NT, 1, 1, «(int)m4_ifdef(«MOE_ROWS»
 // Whole turns of a warp over n units, without a question where none is needed.
 #define EACH_UNIT(u, n) for (u32 u = (u32)TID % 32; u < (n) / 32 * 32 || ((n) % 32 && u < (n)); u += 32)
 
-// What a warp has of RB rows times T tokens. Of several tokens each row is summed over the warp by itself, so that few registers
-// wait; of one, all rows together. Lane lane(r, t) gets row r times token t.
-template <int RB, int T> struct Totals {
-        enum { P = T <= 2 ? 2 : T <= 4 ? 4 : 8, LANES = 32 / P };
-        static_assert(T <= P && RB <= LANES, "more sums than lanes");
-        float y = 0;
-        INLINE_IN void add(int r, const float (&sum)[T][1][1])
-        {
-                float v[P];
-#pragma unroll
-                for (int t = 0; t < P; t++)
-                        v[t] = t < T ? sum[t < T ? t : 0][0][0] : 0;
-                float all = warp_sums(v);
-                y = TID % LANES == r ? all : y;
-        }
-        INLINE_IN float of() const { return y; }
-        static INLINE_IN int row() { return TID % LANES; }
-        static INLINE_IN int token() { return TID % 32 / LANES; }
-        static INLINE_IN bool mine() { return TID % LANES < RB && TID % 32 / LANES < T; }
-        static INLINE_IN int lane(int r, int t) { return t * LANES + r; }
-};
-template <int RB> struct Totals<RB, 1> {
+// What a warp has of RB rows: row row() is lane lane(r)'s.
+template <int RB> struct Totals {
         typedef Sums<RB, 1> S;
         float acc[RB][1] = {};
-        INLINE_IN void add(int r, const float (&sum)[1][1][1])
+        INLINE_IN void add(int r, float sum)
         {
 #pragma unroll
                 for (int i = 0; i < RB; i++)
-                        acc[i][0] = i == r ? acc[i][0] + sum[0][0][0] : acc[i][0];
+                        acc[i][0] = i == r ? acc[i][0] + sum : acc[i][0];
         }
         INLINE_IN float of() const { return S::of(acc); }
         static INLINE_IN int row() { return S::row(); }
-        static INLINE_IN int token() { return 0; }
         static INLINE_IN bool mine() { return S::mine(); }
-        static INLINE_IN int lane(int r, int t) { return r * S::LANES; }
+        static INLINE_IN int lane(int r) { return r * S::LANES; }
 };
 
-// N rows that lie `apart` bytes apart, rows FIRST .. of `to`, times n tokens' activations x(0) .. x(n - 1). A unit is unpacked once
-// for all of them; one row's code for all rows: a step of few tokens runs each instruction once or twice, so that the time to fetch
-// it counts.
-template <class W, int K, int FIRST, int N, class X, class To> INLINE void product_here(const u8 *rows, int apart, int n, X x, To &to)
+// N rows that lie `apart` bytes apart, rows FIRST .. of `to`, times the token's activations. One row's code for all rows: a step of one
+// token runs each instruction once or twice, so that the time to fetch it counts.
+template <class W, int K, int FIRST, int N, class X, class To> INLINE void product_here(const u8 *rows, int apart, const X &x, To &to)
 {
         enum { UNITS = Row<W, K>::UNITS };
 #pragma unroll 1
         for (int r = 0; r < N; r++) {
-                float sum[NT][1][1] = {};
+                float sum[1][1] = {};
 #pragma unroll 1
                 EACH_UNIT(u, UNITS) {
                         W w[1];
                         w[0].template load<K>(rows + r * apart, u);
-#pragma unroll
-                        for (int t = 0; t < NT; t++) {
-                                if (NT > 1 && t >= n)
-                                        break;
-                                Unit<(bool)W::FLOAT>::dot(w, u, x(t), sum[t]);
-                        }
+                        Unit<(bool)W::FLOAT>::dot(w, u, x, sum);
                 }
-                to.add(FIRST + r, sum);
+                to.add(FIRST + r, sum[0][0]);
         }
 }
 
@@ -261,12 +234,4 @@ template <int K, int N, class Acts, class Of> INLINE void copy_rows(Acts *acts, 
         Taker<K, N> t;
         t.load(x, all, n, row);
         t.all(acts, x, all, n, row);
-}
-// The step's tokens'.
-template <int K, int N> INLINE void copy_all(ActsQ8<1, N> (&acts)[NT], const void *x, int n)
-{
-        if (NT == 1)
-                copy<K>(acts[0], 0, x, 1, 0, 0);
-        else
-                copy_rows<K, N>(acts, x, n, n, [](int t) { return t; });
 }

@@ -6,7 +6,7 @@
 //   at(u, g)   which group of 16 of the row group g of unit u is
 //   group      its codes as 4 words of 4 signed bytes, s and m: value = s * code - m; MIN 0: m is 0
 //   CENTRE     of the codes, by 128 where they are signed (MIN 0): m is near s * CENTRE
-//   WHOLE      1: a block's values are d times whole numbers, less dmin times others; the four lanes that have a block share d and
+//   LEVELS     2: a block's values are d times whole numbers, less dmin times others; the four lanes that have a block share d and
 //              dmin, and products with them come after the others. scale(u): of unit u those numbers, Whole; value(w, g, i, odd):
 //              as f16, twice, values 1 3 (odd) or 0 2 of word i of group g, over d; LEAST 0: there is no dmin
 //   SAME       so many neighbouring groups of a unit have the same s and m

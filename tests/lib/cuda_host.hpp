@@ -615,7 +615,8 @@ static void run_cluster(const u32 (&at)[3], bool backward, void (*gate)(bool ope
 }
 } // namespace host
 
-// NULL, or what went wrong. stacks: THREADS * 128 KB; backward: threads and blocks in the opposite order.
+// NULL, or what went wrong. stacks: THREADS * 128 KB; backward: blocks in the opposite order, and threads in every other block: what
+// blocks find out each for itself must not depend on that.
 extern "C" __attribute__((visibility("default"))) const char *KERNEL_RUN(void *const *arg, const void *dim,
         const u32 *grid, bool backward, void *stacks, void (*gate)(bool open))
 {
@@ -630,7 +631,7 @@ extern "C" __attribute__((visibility("default"))) const char *KERNEL_RUN(void *c
                 u64 i = backward ? n - 1 - b : b;
                 const u32 at[] = {(u32)(i % grid[0]), (u32)(i / grid[0] % grid[1]),
                         (u32)(i / grid[0] / grid[1]) * CLUSTER};
-                host::run_cluster(at, backward, gate);
+                host::run_cluster(at, backward && b % 2 == 0, gate);
         }
         host::check(host::triggered, "never lets the next launch start, which the selection says");
         return host::error;

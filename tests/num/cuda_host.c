@@ -24,7 +24,7 @@ enum { N_SEQ = 2, N_CTX = 800, FEW = 16, WIDE = 11, MANY = 150, MAX_KEYS = 1024 
         ", fuse dup_norm fuse_kv round_attend round_route route_max=1000000, layout split, order, buffers"
 #define PREFILL(q) "fold, dce, experts grouped, qmatmul" q ", fuse quantize, layout split, order, buffers"
 #define BATCH                                                                                                \
-        "fold, dce, experts, qmatmul act=q8, fuse quantize round_attend route_norm round_route "              \
+        "fold, dce, experts, qmatmul act=q8, fuse quantize round_attend route_norm round_route "             \
         "route_max=1000000, layout split, order, buffers"
 
 typedef struct Trial {

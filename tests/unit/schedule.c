@@ -228,7 +228,7 @@ static void models_pass(void **state)
                 has_fault(*state, many.launch, many.n, NULL);
                 assert_true(count_early(&one) >= all[i].early);
                 assert_int_equal(few.n, one.n);
-                assert_int_equal(count_early(&few), count_early(&one));
+                assert_true(count_early(&few) >= all[i].early);
                 assert_true(count_early(&many) >= all[i].many);
         }
 }
@@ -389,7 +389,7 @@ static u32 waits(const char *source)
 static void templates_obey(void **state)
 {
         Real r = select_file(*state, "qwen3moe", DECODE, 1);
-        const Sel *down = nth(&r, "experts_down_few", 0), *up = nth(&r, "experts_up_few", 0);
+        const Sel *down = nth(&r, "experts_down_one", 0), *up = nth(&r, "experts_up_one", 0);
         const char *early = expanded(*state, down, "EARLY_route", "1"),
                    *late = expanded(*state, down, "EARLY_route", "0");
         assert_int_equal(waits(early), 1);

@@ -29,12 +29,16 @@ enum { PAIRS = (DK / 2 + 15) / 16 }; // PAIRS: of a head, a lane's
 struct alignas(16) Part {
         float o[8][DV], top[8], total[8];
 };
-enum { STAGES = 2 }; // tiles of values on their way
+enum { STAGES = NT > 16 && WHOLE_ROOM < 163 << 10 ? 1 : 2 }; // tiles of values on their way
+union Own { // a lane's own values; in the end its warp's part
+        alignas(16) U4 values[STAGES][4 * NV][32];
+        Part part;
+};
 struct Shared {
-        alignas(16) U4 values[WARPS][STAGES][4 * NV][32]; // a lane's own; in the end its warp's part
+        Own warp[WARPS];
 };
 SHARED(Shared)
-INLINE Part &part_of(int warp) { return *(Part *)&sh.values[warp]; }
+INLINE Part &part_of(int warp) { return sh.warp[warp].part; }
 __shared__ float norm_w[2][DK]; // of queries, of keys
 __device__ F4 far_o[NT][HEADS][SPLIT][DV / 4];
 __device__ float far_top[NT][HEADS][SPLIT], far_total[NT][HEADS][SPLIT];
@@ -126,7 +130,7 @@ struct Tile {
                         i32 p = p0 + value_row(i);
                         const u16 *row = values + (u64)(u32)(p < last ? p : last) * DV + DV / 8 * (TID % 32 / 4);
                         for (int n = 0; n < NV; n++)
-                                copy16(&sh.values[TID / 32][stage][NV * i + n][TID % 32], row + 8 * n);
+                                copy16(&sh.warp[TID / 32].values[stage][NV * i + n][TID % 32], row + 8 * n);
                 }
         }
 };
@@ -193,7 +197,7 @@ INLINE void weigh(const float (&c)[2][4], State &s, i32 p0, i32 low, i32 pos, u3
 }
 INLINE void sum_values(const u32 (&high)[2], const u32 (&low)[2], int stage, State &s)
 {
-        const U4 (*v)[32] = sh.values[TID / 32][stage];
+        const U4 (*v)[32] = sh.warp[TID / 32].values[stage];
 #pragma unroll
         for (int m = 0; m < NV; m++) {
                 U4 r[4] = {v[m][TID % 32], v[NV + m][TID % 32], v[2 * NV + m][TID % 32], v[3 * NV + m][TID % 32]};
@@ -257,7 +261,7 @@ INLINE void put_own(Tile &t, int m, int row)
         for (int i = 0; i < 4; i++)
                 for (int n = 0; n < NV; n++)
                         if (Tile::value_row(i) >= row)
-                                sh.values[TID / 32][0][NV * i + n][TID % 32] = Tile::value_row(i) == row ? *(const U4 *)&own_value[m][DV / 8 * r + 8 * n] : U4{0, 0, 0, 0};
+                                sh.warp[TID / 32].values[0][NV * i + n][TID % 32] = Tile::value_row(i) == row ? *(const U4 *)&own_value[m][DV / 8 * r + 8 * n] : U4{0, 0, 0, 0};
 }
 », «»)
 // A warp's state to its part, in places turned so that lanes meet no bank twice.
@@ -382,8 +386,8 @@ moe_kernel
                 Tile::fetch_values(values, 0, TILE * (from + first), pos);
         }
         copies_end();
-        if (first >= each)
-                Tile::fetch_values(values, 1, TILE * (from + first - each), pos);
+        if (STAGES > 1 && first >= each)
+                Tile::fetch_values(values, 1 % STAGES, TILE * (from + first - each), pos);
         copies_end();
 #pragma unroll 1
         for (i32 i = first - each; i >= 0 && i >= first - 2 * each; i -= each)
@@ -433,12 +437,12 @@ moe_has(«k», «        if (last && TID < DK / 8)
                 if (i >= 3 * each)
                         keys_ahead(keys, TILE * (from + i - 3 * each), pos);
                 weigh(c, s, TILE * (from + i), low, pos, high, low_part);
-                copies_wait_but<1>();
+                copies_wait_but<STAGES - 1>();
                 sum_values(high, low_part, stage, s);
-                if (i >= 2 * each)
-                        Tile::fetch_values(values, stage, TILE * (from + i - 2 * each), pos);
+                if (i >= STAGES * each)
+                        Tile::fetch_values(values, stage, TILE * (from + i - STAGES * each), pos);
                 copies_end();
-                stage ^= 1;
+                stage = (stage + 1) % STAGES;
         }
         put_part(s);
         barrier();

@@ -1,36 +1,34 @@
-// matmul_few: matmul in a step of T <= NT tokens: out[i] = res + norm(x) * w[i] + bias[i].
+// matmul_few: matmul in a step of several tokens, up to NT: out[i] = res + norm(x) * w[i] + bias[i].
 //
 // x f32 or q8 [T, K]; w[i] split [N_i, K]; out[i] f32 [T, N_i]; res f32 [T, N_0] (one weight only), may be out[0] itself.
-// A block: RPB rows of one weight, tiles of RB rows to the warps in turn, times all tokens. A warp's first STAGES tiles are asked
-// for before the wait; each further one when the tile whose room it takes has been read.
-// Grid: sum over i of ceil(N_i / RPB). 512 threads.
-//
-//      H100, Q4_K q8 K 2048, GB/s:     N 5120: 1387       N 2048, K 4096: 1578       Q6_K N 151936: 2837       8 tokens: 621; 787; 1020
+// A block: RPB rows of one weight times 8 tokens, in tiles of 16 rows, the first STAGES of which are asked for before the wait. Each warp has its
+// pieces of K of every tile; a tile's results are summed by some of the warps while the others go on.
+// Grid: sum over i of ceil(N_i / RPB), then ceil(T / 8). 256 threads, BLOCKS a processor; one of 512 where K is wide.
 m4_include(«prelude.m4»)
-m4_include(«product.m4»)
-m4_include(«stream.m4»)
+m4_include(«columns.m4»)
 m4_include(«types.m4»)
-enum { K = MOE_K, N_ACT = WHOLE(K), RPB = MOE_RPB };
+enum { K = MOE_K, RPB = MOE_RPB };
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_quant(moe_fact(«TYPE_w», I))»)
 union Widest {
-moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[Row<moe_fact(«TYPE_w», I), K>::BYTES];
+moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[Packed<moe_fact(«TYPE_w», I), K>::STRIDE];
 »)};
-typedef moe_acts«»<1, N_ACT> Acts;
-// Rows of a tile: as many as are wanted, of those for which a block has room beside the activations.
-enum { WANT = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS, LEFT = WHOLE_ROOM - 4096 - NT * (int)sizeof(Acts) };
-enum { MOST = LEFT / (int)(WARPS * sizeof(Widest)), RB = MOST < 1 ? 1 : MOST < WANT ? MOST : WANT, TILES = (RPB + RB * WARPS - 1) / (RB * WARPS) };
-union Rows {
-moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[RB * Row<moe_fact(«TYPE_w», I), K>::BYTES];
-»)};
-enum { FIT = (int)((LEFT < SHARED_ROOM ? LEFT : SHARED_ROOM) / (WARPS * sizeof(Rows))), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
-enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0, TAKEN = (int)(WARPS * STAGES * sizeof(Rows) + NT * sizeof(Acts)) };
+enum { TILES = (RPB + ROWS - 1) / ROWS };
+struct Stage {
+        alignas(16) Widest row[ROWS];
+};
+union Work { // the tokens' values until the warps have theirs; then the warps' sums
+        Acts8<K> acts[COLUMNS];
+        Sums16 sum[2][WARPS]; // of a tile and of the next
+};
+struct Rest {
+        Work work;
+        float square[COLUMNS][WARPS];
+};
+enum { LEFT = moe_if(MOE_BLOCKS, 1, WHOLE_ROOM, SHARED_ROOM) - (int)sizeof(Rest) - 1024, FIT = LEFT / (int)sizeof(Stage), MOST = FIT < 1 ? 1 : FIT > 4 ? 4 : FIT, STAGES = MOST < TILES ? MOST : TILES };
 struct Shared {
-        Rows ring[WARPS][STAGES];
-        Acts acts[NT];
-        float part[NT][WARPS];
-        Landing landed[WARPS][STAGES];
-        // More than half of what there is: blocks of one wave never share a processor, where its other ones would idle.
-        u8 alone[TAKEN < LONE ? LONE - TAKEN : 16];
+        Stage ring[STAGES];
+        Rest rest;
+        Landing landed[STAGES];
 };
 SHARED(Shared)
 
@@ -40,6 +38,7 @@ struct Job {
         float *out;
         const float *bias;
         int first, end, n, bytes, type; // n: of the weight; bytes of a row; which weight's type it has
+        INLINE_IN int row(int tile) const { return first + tile * ROWS; }
 };
 INLINE Job job_of(const Args &a)
 {
@@ -56,63 +55,75 @@ moe_for(«I», 0, m4_eval(MOE_NW - 1), «        if (BX >= moe_fact(«START», I
         }
 »)        return j;
 }
+// By one warp. What lies behind the last row is not asked for: it has results that nobody puts.
 INLINE void ask(const Job &j, int tile)
 {
-        int warp = TID / 32, row = j.first + (tile * WARPS + warp) * RB, stage = tile % STAGES;
-        if (row >= j.end)
+        int stage = tile % STAGES, from = j.row(tile), rows = j.end - from < ROWS ? j.end - from : ROWS, r = TID % 32;
+        if (rows <= 0)
                 return;
-        u32 bytes = (u32)((row + RB <= j.end ? RB : j.end - row) * j.bytes);
-        Landing *l = &sh.landed[warp][stage];
-        fetch_begin(l, bytes);
-        fetch(&sh.ring[warp][stage], j.w + (u64)(u32)row * (u32)j.bytes, bytes, l, 0);
+        Landing *l = &sh.landed[stage];
+        fetch_begin(l, (u32)(rows * j.bytes));
+        fetch_mine(r < rows, (u8 *)&sh.ring[stage] + (r < rows ? r : 0) * STRIDE_OF(j.bytes), j.w + (u64)(u32)(from + (r < rows ? r : 0)) * (u32)j.bytes, (u32)j.bytes, l);
         fetch_end(l);
+}
+// A tile's results, by 128 threads: thread i has row i % 16 of column i / 16.
+INLINE void put(const Args &a, const Job &j, int tile, int i, int T)
+{
+        int column = i / ROWS, row = j.row(tile) + i % ROWS, t = (int)BY * COLUMNS + column;
+        if (t >= T || row >= j.end)
+                return;
+        float y = sum_of(sh.rest.work.sum[tile % 2], column, i % ROWS) moe_has(«norm», «* rms_of(sh.rest.square[column], K, (float)MOE_eps)», «»);
+        u64 at = (u64)(u32)t * (u32)j.n + (u32)row;
+        if (j.bias)
+                y += j.bias[row];
+        moe_has(«res», «y += ((const float *)moe_arg(«res»))[at];», «»)
+        j.out[at] = y;
+}
+
+template <class W> INLINE void rows(const Args &a, const Job &j, int T)
+{
+        Mine<W, K> mine;
+        mine.take(sh.rest.work.acts, (int)BY * COLUMNS + TID % 32 / 4 < T);
+        barrier();
+#pragma unroll 1
+        for (int tile = 0; j.row(tile) < j.end; tile++) {
+                landing_wait(&sh.landed[tile % STAGES], (u32)(tile / STAGES) & 1);
+                float acc[4] = {};
+                mine.times((const u8 *)&sh.ring[tile % STAGES], Packed<W, K>::STRIDE, acc);
+                sh.rest.work.sum[tile % 2][TID / 32].put(acc);
+                barrier();
+                int from = tile % 2 * 4; // the first of the warps that sum
+                if (TID / 32 == 4 - from && STAGES < TILES)
+                        ask(j, tile + STAGES);
+                if (TID / 128 * 4 == from)
+                        put(a, j, tile, TID - 32 * from, T);
+        }
 }
 
 moe_kernel
 {
-        typedef Totals<RB, NT> To;
         moe_trigger(first);
         Job j = job_of(a);
-        int warp = TID / 32, T = moe_tokens;
-        if (TID % 32 < STAGES)
-                landing_init(&sh.landed[warp][TID % 32]);
-        warp_barrier();
-#pragma unroll 1
-        for (int i = 0; i < STAGES; i++)
-                ask(j, i);
-moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
-        auto row = [&](int t) { return (const float *)moe_arg(«x») + (u64)(u32)t * K; };
+        int T = moe_tokens, t0 = (int)BY * COLUMNS, n = T - t0 < COLUMNS ? T - t0 : COLUMNS;
+        if (TID < STAGES)
+                landing_init(&sh.landed[TID]);
+moe_if(moe_made, 1, «        Maker<K, WHOLE(K)> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
-        pdl_wait();
-        x.rows(row, 0, T);
-        x.all<moe_has(«norm», true, false)>(row, T, sh.acts, sh.part);
-», «        pdl_wait();
-        copy_all<K>(sh.acts, moe_arg(«x»), T);
-»)        barrier();
-        float r = moe_has(«norm», «rms_of(sh.part[To::token() % NT], K, (float)MOE_eps)», 1);
+», «»)        barrier();
+        if (TID < 32 && n > 0)
 #pragma unroll 1
-        for (int tile = 0; tile < TILES; tile++) {
-                int row = j.first + (tile * WARPS + warp) * RB, n = row + To::row();
-                if (row >= j.end)
-                        break;
-                To y;
-                bool mine = To::mine() && n < j.end && (NT == 1 || To::token() < T);
-                u32 at = (u32)(To::token() * j.n + n);
-                moe_has(«res», «float res = mine ? ((const float *)moe_arg(«res»))[at] : 0;», «»)
-                const u8 *rows = (const u8 *)&sh.ring[warp][tile % STAGES];
-                landing_wait(&sh.landed[warp][tile % STAGES], (u32)(tile / STAGES) & 1);
-                auto acts = [&](int t) -> const Acts & { return sh.acts[t]; };
-moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, «                if (moe_types == 1 || j.type == I)
-                        product_here<moe_fact(«TYPE_w», I), K, 0, RB>(rows, Row<moe_fact(«TYPE_w», I), K>::BYTES, T, acts, y);
-»)»)                if (STAGES < TILES) {
-                        warp_barrier();
-                        ask(j, tile + STAGES);
-                }
-                float v = y.of() * r;
-                if (mine) {
-                        if (j.bias)
-                                v += j.bias[n];
-                        j.out[at] = v moe_has(«res», «+ res», «»);
-                }
+                for (int i = 0; i < STAGES; i++)
+                        ask(j, i);
+        pdl_wait();
+        if (n <= 0)
+                return;
+moe_if(moe_made, 1, «        auto row = [&](int t) { return (const float *)moe_arg(«x») + (u64)(u32)(t0 + t) * K; };
+        x.rows(row, 0, n);
+        x.all<moe_has(«norm», true, false)>(row, n, sh.rest.work.acts, sh.rest.square);
+», «        copy_rows<K, WHOLE(K)>(sh.rest.work.acts, moe_arg(«x»), T, n, [&](int t) { return t0 + t; });
+»)        barrier();
+moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, «        if (moe_types == 1 || j.type == I) {
+                rows<moe_fact(«TYPE_w», I)>(a, j, T);
+                return;
         }
-}
+»)»)}

@@ -2,7 +2,7 @@
 // -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
 INLINE void iq4(u32 (&w)[4]) { lookup(w, 0xbfad9881, 0xf6eaddcf, 0x26190d01, 0x71594535); }
 struct IQ4_NL {
-        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 0, CENTRE = 128, SAME = 2, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 0, CENTRE = 128, SAME = 2, LEVELS = 1 };
         template <int K> struct At { enum { Q = A16(K / 32 * 2), ROW = Q + A16(K / 32 * 16) }; };
         U4 q;
         u32 d;

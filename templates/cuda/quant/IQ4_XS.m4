@@ -2,7 +2,7 @@
 // each in 4 bytes: d * (scale - 32) * table[code]. A unit: one sub-block.
 moe_quant(«IQ4_NL»)
 struct IQ4_XS {
-        enum { FLOAT = 0, UNIT = 32, BLOCK = 256, MIN = 0, CENTRE = 128, SAME = 2, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 32, BLOCK = 256, MIN = 0, CENTRE = 128, SAME = 2, LEVELS = 1 };
         template <int K> struct At {
                 enum { H = A16(K / 256 * 2), L = 2 * H, Q = L + A16(K / 256 * 4), ROW = Q + K / 256 * 128 };
         };

@@ -1,7 +1,7 @@
 // MXFP4: blocks of 32 (OCP Microscaling Formats 1.0). e: a power of two, bias 127; codes of 4 bits, placed as in Q4_0, are E2M1.
 // The table holds twice their values, so the scale is 2^(e - 128); below 2^-126 it is a subnormal.
 struct MXFP4 {
-        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 0, CENTRE = 128, SAME = 2, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 0, CENTRE = 128, SAME = 2, LEVELS = 1 };
         template <int K> struct At { enum { Q = A16(K / 32), ROW = Q + A16(K / 32 * 16) }; };
         U4 q;
         u32 e;

@@ -1,7 +1,7 @@
 // Q2_K: a block of 256 is 16 groups of 16. Scale and minimum of 4 bits in a byte a group; codes of 2 bits, four sub-blocks of 32
 // in the same 32 bytes; d, dmin: f16. A unit: 16 bytes of codes, half of each of four sub-blocks.
 struct Q2_K {
-        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 2, SAME = 1, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 2, SAME = 1, LEVELS = 1 };
         template <int K> struct At {
                 enum { Q = K / 256 * 16, D = Q + K / 256 * 64, M = D + A16(K / 256 * 2), ROW = M + A16(K / 256 * 2) };
         };

@@ -1,7 +1,7 @@
 // Q3_K: a block of 256 is 16 groups of 16. Third bits: bit j of 32 bytes for sub-block j; low 2 bits as in Q2_K; 16 scales of 6
 // bits in 12 bytes (low nibbles of 0-7, high nibbles of 0-7, then 2 bits each); d: f16: d * (scale - 32) * (code - 4).
 struct Q3_K {
-        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 4, SAME = 1, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 4, SAME = 1, LEVELS = 1 };
         template <int K> struct At {
                 enum { Q = K / 256 * 32, T = Q + K / 256 * 64, D = T + A16(K / 256 * 12), ROW = D + A16(K / 256 * 2) };
         };

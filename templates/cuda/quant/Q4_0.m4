@@ -1,6 +1,6 @@
 // Q4_0: blocks of 32. d: f16; codes 0 .. 15 of d * (code - 8), value i in the low nibble of byte i, i + 16 in the high one.
 struct Q4_0 {
-        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1, CENTRE = 8, SAME = 2, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1, CENTRE = 8, SAME = 2, LEVELS = 1 };
         template <int K> struct At { enum { Q = A16(K / 32 * 2), ROW = Q + A16(K / 32 * 16) }; };
         U4 q;
         u32 d;

@@ -1,6 +1,6 @@
 // Q4_1: blocks of 32. d, m: f16; codes 0 .. 15 of d * code + m, placed as in Q4_0.
 struct Q4_1 {
-        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1, CENTRE = 8, SAME = 2, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1, CENTRE = 8, SAME = 2, LEVELS = 1 };
         template <int K> struct At { enum { M = A16(K / 32 * 2), Q = 2 * M, ROW = Q + A16(K / 32 * 16) }; };
         U4 q;
         u32 d, least;

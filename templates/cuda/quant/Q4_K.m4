@@ -16,7 +16,7 @@ INLINE void scales_Q4_K(u32 d, u32 dmin, const u32 (&t)[3], u32 p, u32 n, float 
         m = f16_f32(dmin) * (float)mn;
 }
 struct Q4_K {
-        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 8, SAME = 2, WHOLE = 1 };
+        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 8, SAME = 2, LEVELS = 2 };
         template <int K> struct At {
                 enum { M = A16(K / 256 * 2), T = 2 * M, Q = T + A16(K / 256 * 12), ROW = Q + K / 256 * 128 };
         };

@@ -1,6 +1,6 @@
 // Q5_0: blocks of 32. d: f16; the codes' fifth bits, bit i for value i; low bits as in Q4_0: d * (code - 16).
 struct Q5_0 {
-        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1, CENTRE = 16, SAME = 2, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1, CENTRE = 16, SAME = 2, LEVELS = 1 };
         template <int K> struct At { enum { H = A16(K / 32 * 2), Q = H + A16(K / 32 * 4), ROW = Q + A16(K / 32 * 16) }; };
         U4 q;
         u32 d, high;

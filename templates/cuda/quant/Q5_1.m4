@@ -1,6 +1,6 @@
 // Q5_1: blocks of 32. d, m: f16; fifth bits and codes as in Q5_0: d * code + m.
 struct Q5_1 {
-        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1, CENTRE = 16, SAME = 2, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1, CENTRE = 16, SAME = 2, LEVELS = 1 };
         template <int K> struct At { enum { M = A16(K / 32 * 2), H = 2 * M, Q = H + A16(K / 32 * 4), ROW = Q + A16(K / 32 * 16) }; };
         U4 q;
         u32 d, least, high;

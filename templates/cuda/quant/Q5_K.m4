@@ -1,7 +1,7 @@
 // Q5_K: Q4_K with a fifth bit: bit j of 32 bytes for sub-block j.
 moe_quant(«Q4_K»)
 struct Q5_K {
-        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 16, SAME = 2, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 16, SAME = 2, LEVELS = 1 };
         template <int K> struct At {
                 enum { M = A16(K / 256 * 2), T = 2 * M, H = T + A16(K / 256 * 12), Q = H + K / 256 * 32, ROW = Q + K / 256 * 128 };
         };

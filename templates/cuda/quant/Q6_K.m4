@@ -2,7 +2,7 @@
 // block; high 2 bits: four sub-blocks in 32 bytes; scales: i8 a group; d: f16: d * scale * (code - 32). A unit: 64 values, of 32
 // low bytes.
 struct Q6_K {
-        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 32, SAME = 1, WHOLE = 1 };
+        enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 32, SAME = 1, LEVELS = 2 };
         template <int K> struct At {
                 enum { H = K / 256 * 128, T = H + K / 256 * 64, D = T + K / 256 * 16, ROW = D + A16(K / 256 * 2) };
         };

@@ -1,6 +1,6 @@
 // Q8_0: blocks of 32. d: f16; signed codes.
 struct Q8_0 {
-        enum { FLOAT = 0, UNIT = 16, BLOCK = 32, MIN = 0, CENTRE = 128, SAME = 1, WHOLE = 0 };
+        enum { FLOAT = 0, UNIT = 16, BLOCK = 32, MIN = 0, CENTRE = 128, SAME = 1, LEVELS = 1 };
         template <int K> struct At { enum { Q = A16(K / 32 * 2), ROW = Q + K }; };
         U4 q;
         u32 d;
