@@ -2,7 +2,7 @@
 //
 // x f32 or q8 [T, K]; route [T, KTOP]; gate, up split [E, F, K] of one type; out f32 or q8 [T, KTOP, F].
 // All blocks share the rows of all experts that the step has chosen: a tile is 16 rows of gate and the same of up, times up to 8 tokens
-// that chose the expert. STAGES halves of tiles are on their way through shared memory. Each warp has its pieces of K of every tile; a tile's
+// that chose the expert. STAGES tiles, or halves of them, are on their way through shared memory. Each warp has its pieces of K of every tile; a tile's
 // results are summed, and rounded, by some of the warps while the others go on. The launch behind this one, which reads the route before its own
 // wait, is let go when the first tiles have been asked for. Grid: GRID. 256 threads, BLOCKS a processor; one of 512 where K is wide.
 m4_include(«prelude.m4»)
@@ -14,7 +14,7 @@ moe_quant(MOE_TYPE_gate)
 typedef MOE_TYPE_gate W;
 enum { BYTES = Packed<W, K>::BYTES, STRIDE = Packed<W, K>::STRIDE, TALL = F / ROWS };
 static_assert(F % ROWS == 0, "results are rounded by 16");
-struct Stage {
+struct Half {
         alignas(16) u8 row[ROWS][STRIDE]; // of gate or of up
 };
 union Work { // the tokens' values until the warps have theirs; then the warps' sums
@@ -26,9 +26,11 @@ struct Rest {
         float square[COLUMNS][WARPS];
         Items items;
 };
-enum { LEFT = moe_if(MOE_BLOCKS, 1, WHOLE_ROOM, SHARED_ROOM) - (int)sizeof(Rest) - 1024, FIT = LEFT / (int)sizeof(Stage), STAGES = FIT < 1 ? 1 : FIT > 8 ? 8 : FIT };
+// HALVES: of a tile, a stage, asked for at once: both where there is room for two stages of that.
+enum { LEFT = moe_if(MOE_BLOCKS, 1, WHOLE_ROOM, SHARED_ROOM) - (int)sizeof(Rest) - 1024, FIT = LEFT / (int)sizeof(Half), HALVES = FIT < 4 ? 1 : 2 };
+enum { STAGES = FIT < 1 ? 1 : FIT / HALVES > 4 ? 4 : FIT / HALVES };
 struct Shared {
-        Stage ring[STAGES];
+        Half ring[STAGES][HALVES];
         Rest rest;
         Landing landed[STAGES];
 };
@@ -41,19 +43,18 @@ struct Job {
         INLINE_IN int item(int tile) const { return (from + tile) / TALL; }
         INLINE_IN int row(int tile) const { return (from + tile) % TALL * ROWS; }
 };
-// Each warp asks for its rows of half a tile: gate's, then up's.
-INLINE void ask(const Args &a, const Job &j, int half)
+// Each warp asks for its rows of a stage: gate's, then up's.
+INLINE void ask(const Args &a, const Job &j, int step)
 {
-        int tile = half / 2, stage = half % STAGES;
-        if (tile >= j.n)
+        enum { EACH = HALVES * ROWS / WARPS };
+        int i = TID / 32 * EACH + TID % EACH, half = step * HALVES + i / ROWS, tile = half / 2, r = i % ROWS;
+        if (step * HALVES / 2 >= j.n)
                 return;
-        enum { EACH = ROWS / WARPS };
-        int r = TID / 32 * EACH + TID % EACH;
         const u8 *w = (const u8 *)(half % 2 ? moe_arg(«up») : moe_arg(«gate»));
-        Landing *l = &sh.landed[stage];
+        Landing *l = &sh.landed[step % STAGES];
         if (TID < 32)
-                fetch_begin(l, ROWS * BYTES);
-        fetch_mine(TID % 32 < EACH, sh.ring[stage].row[r], w + ((u64)items.item[j.item(tile)].e * F + (u32)(j.row(tile) + r)) * BYTES, BYTES, l);
+                fetch_begin(l, HALVES * ROWS * BYTES);
+        fetch_mine(TID % 32 < EACH, sh.ring[step % STAGES][i / ROWS].row[r], w + ((u64)items.item[j.item(tile)].e * F + (u32)(j.row(tile) + r)) * BYTES, BYTES, l);
         fetch_end(l);
 }
 
@@ -112,9 +113,10 @@ moe_if(moe_made, 1, «        auto row = [&](int t) { return (const float *)moe_
 »)        int n = pairs.find(items, T) * TALL;
         Job j = {n * (int)BX / GRID, 0};
         j.n = n * ((int)BX + 1) / GRID - j.from;
-        ask(a, j, 0);
-        if (STAGES > 1)
-                ask(a, j, 1);
+        enum { FIRST = STAGES < 2 / HALVES ? 1 : 2 / HALVES }; // stages of the first tile
+#pragma unroll
+        for (int i = 0; i < FIRST; i++)
+                ask(a, j, i);
         moe_trigger(waited);
         Mine<W, K> mine;
 #pragma unroll 1
@@ -135,17 +137,21 @@ moe_if(moe_made, 1, «                        if (!tokens.all)
                         // Whoever asks is held up by what is on its way: the first tile lands while the tokens' values are made.
                         if (tile == 0)
 #pragma unroll 1
-                                for (int i = 2; i < STAGES; i++)
+                                for (int i = FIRST; i < STAGES; i++)
                                         ask(a, j, i);
                 }
 #pragma unroll 1
                 for (int half = 2 * tile; half < 2 * tile + 2; half++) {
                         float acc[4] = {};
-                        landing_wait(&sh.landed[half % STAGES], (u32)(half / STAGES) & 1);
-                        mine.times(sh.ring[half % STAGES].row[0], STRIDE, acc);
+                        int step = half / HALVES;
+                        if (half % HALVES == 0)
+                                landing_wait(&sh.landed[step % STAGES], (u32)(step / STAGES) & 1);
+                        mine.times(sh.ring[step % STAGES][half % HALVES].row[0], STRIDE, acc);
                         sh.rest.work.sum[tile % 2][half % 2][warp].put(acc);
+                        if (half % HALVES < HALVES - 1)
+                                continue;
                         barrier();
-                        ask(a, j, half + STAGES);
+                        ask(a, j, step + STAGES);
                 }
                 if (warp / 4 == tile % 2)
                         put(a, j, tile, TID % 128, (u32)T);
