@@ -227,12 +227,12 @@ INLINE void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 template <int LEFT> INLINE void copies_wait_but() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
 
 // Copies that land later. A whole warp begins a batch of `bytes`, asks for its copies (16-byte parts; lane `by` is the one to do it
-// where one is enough), ends the batch; whoever waits for turn 0, 1, 0, ... of its barrier sees all of it. Of several warps that share
-// a batch one begins it, and all end it.
+// where one is enough), ends the batch; whoever waits for turn 0, 1, 0, ... of its barrier sees all of it. Several warps may
+// share a batch: each begins and ends its part.
 struct Landing { u64 at; };
 INLINE void landing_init(Landing *l, int warps = 1)
 {
-        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_at(l)), "r"(ARCH >= 900 ? 1 : 32 * warps) : "memory");
+        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_at(l)), "r"(ARCH >= 900 ? warps : 32 * warps) : "memory");
 #if __CUDA_ARCH__ >= 900
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif

@@ -14,7 +14,7 @@ expect_status "without a tool" 0 "${run[@]}"
 for t in $tools; do
         (
                 more=() # synccheck keeps as many barriers in mind as it is told
-                [ "$t" != synccheck ] || more=(--num-cuda-barriers 65536)
+                [ "$t" != synccheck ] || more=(--num-cuda-barriers 4096)
                 timeout -k 5 $limit "$tool" --tool "$t" "${more[@]}" --report-api-errors no --print-limit 10 --error-exitcode 99 "${run[@]}" >"$T/$t" 2>&1 </dev/null
                 echo $? >"$T/$t.rc"
         ) &

@@ -309,21 +309,22 @@ INLINE void copies_wait()
 
 // The copies of one turn; they land when somebody waits for it.
 struct Landing {
-        unsigned turn, wanted, asked, n;
+        unsigned turn, wanted, asked, n, warps, begun;
         struct {
                 void *to;
                 const void *from;
                 u32 bytes;
         } copy[64];
 };
-INLINE void landing_init(Landing *l, int = 1)
+INLINE void landing_init(Landing *l, int warps = 1)
 {
-        l->turn = l->wanted = l->asked = l->n = 0;
+        l->turn = l->wanted = l->asked = l->n = l->begun = 0;
+        l->warps = (unsigned)warps;
 }
 INLINE void fetch_begin(Landing *l, u32 bytes)
 {
         if (host::now % 32 == 0)
-                l->wanted = bytes;
+                l->wanted += bytes, l->begun++;
         host::yield(host::AT_WARP);
 }
 INLINE void fetch(void *to, const void *from, u32 bytes, Landing *l, int by)
@@ -348,10 +349,10 @@ INLINE void landing_wait(Landing *l, u32 turn)
 {
         host::yield(host::AT_WARP);
         for (int i = 0; l->turn % 2 == turn && !host::error; i++) {
-                if (l->n && l->asked == l->wanted) {
+                if (l->n && l->begun == l->warps && l->asked == l->wanted) {
                         for (u32 k = 0; k < l->n; k++)
                                 __builtin_memcpy(l->copy[k].to, l->copy[k].from, l->copy[k].bytes);
-                        l->n = l->asked = 0;
+                        l->n = l->asked = l->wanted = l->begun = 0;
                         l->turn++;
                 } else {
                         host::check(i < 10000, "waits for what nobody asked for, or for other bytes");

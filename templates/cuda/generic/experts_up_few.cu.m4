@@ -52,8 +52,7 @@ INLINE void ask(const Args &a, const Job &j, int step)
                 return;
         const u8 *w = (const u8 *)(half % 2 ? moe_arg(«up») : moe_arg(«gate»));
         Landing *l = &sh.landed[step % STAGES];
-        if (TID < 32)
-                fetch_begin(l, HALVES * ROWS * BYTES);
+        fetch_begin(l, EACH * BYTES);
         fetch_mine(TID % 32 < EACH, sh.ring[step % STAGES][i / ROWS].row[r], w + ((u64)items.item[j.item(tile)].e * F + (u32)(j.row(tile) + r)) * BYTES, BYTES, l);
         fetch_end(l);
 }
