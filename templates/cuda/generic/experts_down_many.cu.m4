@@ -12,13 +12,16 @@ m4_include(«prelude.m4»)
 m4_define(«moe_orders», 1)m4_dnl
 m4_include(«many.m4»)
 enum { H = MOE_H, K = MOE_F, E = MOE_E, KTOP = MOE_KTOP, RPB = MOE_RPB, PARTS = (H + RPB - 1) / RPB, WIDE = H % 4 ? 1 : 4 };
-moe_weights(MOE_TYPE_down)
+moe_quant(MOE_TYPE_down)
 typedef MOE_TYPE_down W;
-struct Shared {
+struct Rest {
+        Values v;
         Tokens t;
         Tiles<E> tiles;
         bool last[NT];
 };
+typedef Ring<sizeof(Rest), K, W> R;
+struct Shared : Rest { R ring; };
 SHARED(Shared)
 alignas(16) __device__ float by_pair[MOE_MAXTOK * KTOP][H];
 __device__ u32 count[MOE_MAXTOK][PARTS];
@@ -66,10 +69,10 @@ INLINE void sum(const Args &a, u32 part, int n)
 
 // Piece of work `item`: its tile, which of its pairs this thread looks after, and its weights on their way.
 struct Work {
-        enum { PIECES = Rows<W, K>::PIECES };
+        enum { PIECES = Rows<W, K, R>::PIECES };
         const Args &a;
         const u32 *pairs;
-        Rows<W, K> w;
+        Rows<W, K, R> w;
         u32 item, part, pair;
         Tile at;
         INLINE_IN bool exists() const { return item < sh.tiles.start[E] * PARTS; }
@@ -94,7 +97,7 @@ struct Work {
                 if (TID < NT)
                         sh.t.row[TID] = pair;
                 meet();
-                times(w, sh.t, x, 0, PIECES, n, acc);
+                times(w, sh.t, sh.v, x, 0, PIECES, n, acc);
                 ask(item + MOE_SPLIT);
 #pragma unroll
                 for (int i = 0; i < NT / 2; i++) {
@@ -121,7 +124,7 @@ moe_kernel
         const u32 *off = (const u32 *)moe_arg(«order»);
         sh.t.begin();
         sh.tiles.count(off);
-        Work work = {a, off + E + 1};
+        Work work = {a, off + E + 1, {sh.ring}};
         work.ask(BX);
 #pragma unroll 1
         while (work.exists())

@@ -11,14 +11,19 @@ m4_define(«moe_orders», «moe_if(MOE_TYPE_gate, MOE_TYPE_up, 1, 2)»)m4_dnl
 m4_include(«many.m4»)
 m4_include(«glu_fn.m4»)
 enum { K = MOE_K, F = MOE_F, E = MOE_E, KTOP = MOE_KTOP, PART = MOE_PART, PARTS = (F + PART - 1) / PART };
-moe_weights(MOE_TYPE_gate)
-moe_weights(MOE_TYPE_up)
-struct Shared {
+moe_quant(MOE_TYPE_gate)
+moe_quant(MOE_TYPE_up)
+struct Rest {
+        union {
+                Values v;
+                float h[2][NT][PART + 4]; // of gate and of up, when all values are used up
+        };
         Tokens t;
         Tiles<E> tiles;
         u32 pair[NT]; // where each result goes; over KTOP: its token
-        float h[2][NT][PART + 4]; // of gate and of up
 };
+typedef Ring<sizeof(Rest), K, MOE_TYPE_gate, MOE_TYPE_up> R;
+struct Shared : Rest { R ring; };
 SHARED(Shared)
 
 INLINE float result(int t, int at) { return glu(sh.h[0][t][at], sh.h[1][t][at]); }
@@ -51,12 +56,12 @@ moe_if(MOE_out, q8, «        u8 *q = (u8 *)moe_arg(«out0»);
 
 // One matrix: gate (group 0) or up.
 template <class W> struct Matrix {
-        enum { PIECES = Rows<W, K>::PIECES };
+        enum { PIECES = Rows<W, K, R>::PIECES };
         const Args &a;
         const u8 *base;
         const float *bias; // or 0
         const u32 *pairs;
-        Rows<W, K> w;
+        Rows<W, K, R> w;
         // Piece of work `item`: its tile, which of its pairs this thread looks after, and its weights on their way.
         u32 item, pair;
         Tile at;
@@ -81,7 +86,7 @@ template <class W> struct Matrix {
                 if (TID < NT)
                         sh.pair[TID] = pair, sh.t.row[TID] = pair / KTOP;
                 meet();
-                times(w, sh.t, x, 0, PIECES, n, acc);
+                times(w, sh.t, sh.v, x, 0, PIECES, n, acc);
                 ask(item + MOE_SPLIT);
 #pragma unroll
                 for (int i = 0; i < NT / 2; i++) {
@@ -117,13 +122,13 @@ moe_kernel
         const u8 *gate = (const u8 *)moe_arg(«gate»), *up = (const u8 *)moe_arg(«up»);
         const float *gate_b = moe_has(«gate_b», «(const float *)moe_arg(«gate_b»)», 0), *up_b = moe_has(«up_b», «(const float *)moe_arg(«up_b»)», 0);
         bool first = TID < GROUP;
-m4_ifelse(moe_orders, 1, «        Matrix<MOE_TYPE_gate> m = {a, first ? gate : up, first ? gate_b : up_b, off + E + 1};
+m4_ifelse(moe_orders, 1, «        Matrix<MOE_TYPE_gate> m = {a, first ? gate : up, first ? gate_b : up_b, off + E + 1, {sh.ring}};
         m.run(T);
 », «        if (first) {
-                Matrix<MOE_TYPE_gate> m = {a, gate, gate_b, off + E + 1};
+                Matrix<MOE_TYPE_gate> m = {a, gate, gate_b, off + E + 1, {sh.ring}};
                 m.run(T);
         } else {
-                Matrix<MOE_TYPE_up> m = {a, up, up_b, off + E + 1};
+                Matrix<MOE_TYPE_up> m = {a, up, up_b, off + E + 1, {sh.ring}};
                 m.run(T);
         }
 »)}
