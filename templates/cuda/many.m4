@@ -7,7 +7,7 @@
 // Each token's values are scaled by a power of two, so that its largest are about 2^15: undone in the sums, which are f32.
 //
 // Weights and the tokens' codes come through shared memory, several steps ahead (ring.m4).
-enum { NT = MOE_NT, CK = 256, STEP = 64, STEPS = CK / STEP, GROUP = THREADS / 2, ROWS = 128 };
+enum { NT = MOE_NT, CK = 256, STEP = 64, STEPS = CK / STEP, GROUP = THREADS / 2, ROWS = 128, FAR = 2 };
 m4_define(«MOE_act», «q8»)m4_dnl
 m4_include(«product.m4»)
 m4_include(«f16.m4»)
@@ -19,7 +19,6 @@ m4_include(«ring.m4»)
 struct Values { alignas(128) U4 x[2][ORDERS][NT * STEP / 8]; };
 struct Tokens {
         float by[NT], back[NT];
-        u32 row[NT]; // of x
         u32 top[2];  // for codes from 0 and signed ones
         INLINE_IN void begin()
         {
@@ -36,29 +35,45 @@ template <int K> struct Acts {
         const u8 *q;
         const float *d;
         INLINE_IN Acts(const void *x, u32 rows) : q((const u8 *)x), d((const float *)((const u8 *)x + (u64)rows * K)) {}
-        // What each of the first n tokens is scaled by; AT loads at a time.
-        INLINE_IN void weigh(Tokens &t, int n) const
+};
+
+// What each of a tile's tokens is scaled by: some lanes look at a token's scales, of which the first AT are on their way early.
+template <int K> struct Weigh {
+        enum { LANES = THREADS / NT < 32 ? THREADS / NT : 32, AT = 8 };
+        const F4 *from;
+        F4 v[AT];
+        static INLINE_IN int token() { return TID / LANES; }
+        static INLINE_IN bool first() { return TID % LANES == 0; }
+        INLINE_IN void load(int k)
         {
-                enum { LANES = THREADS / NT < 32 ? THREADS / NT : 32, AT = 8 };
-                int i = TID / LANES;
-                float top = 0;
-                const F4 *p = (const F4 *)(d + (u64)t.row[i] * (K / 16));
-#pragma unroll 1
-                for (int k = TID % LANES; k < K / 64 && i < n; k += AT * LANES) {
-                        F4 v[AT];
 #pragma unroll
-                        for (int j = 0; j < AT; j++)
-                                v[j] = p[k + j * LANES < K / 64 ? k + j * LANES : k];
+                for (int j = 0; j < AT; j++)
+                        v[j] = from[k + j * LANES < K / 64 ? k + j * LANES : k];
+        }
+        // row: the token's, or any other
+        INLINE_IN void ask(const Acts<K> &x, u32 row)
+        {
+                from = (const F4 *)(x.d + (u64)row * (K / 16));
+                load(TID % LANES < K / 64 ? TID % LANES : 0);
+        }
+        INLINE_IN void put(Tokens &t)
+        {
+                float top = 0;
+#pragma unroll 1
+                for (int k = TID % LANES;; load(k)) {
 #pragma unroll
                         for (int j = 0; j < AT; j++)
                                 top = max_f32(top, max_f32(max_f32(v[j].x, v[j].y), max_f32(v[j].z, v[j].w)));
+                        k += AT * LANES;
+                        if (K / 64 <= AT * LANES || k >= K / 64)
+                                break;
                 }
                 for (int m = LANES / 2; m; m /= 2)
                         top = max_f32(top, shfl_xor(top, m));
                 u32 e = f32_bits(top) >> 23;
                 e = e < 8 ? 8 : e > 253 ? 253 : e;
-                if (TID % LANES == 0)
-                        t.by[i] = bits_f32((261 - e) << 23), t.back[i] = bits_f32((e - 7) << 23) * DOWN;
+                if (first())
+                        t.by[token()] = bits_f32((261 - e) << 23), t.back[token()] = bits_f32((e - 7) << 23) * DOWN;
         }
 };
 
@@ -67,19 +82,28 @@ template <int K> struct Acts {
 template <class W, int K, class R> struct Part {
         enum { EACH = R::EACH, MANY = R::MANY };
         R &ring;
-        const U4 *code[MANY]; // of a piece
+        const U4 *code[MANY]; // the lane's first of a piece
         const float *scale[MANY];
-        int n;
+        int left; // tokens from the warp's first on
         static INLINE_IN int order() { return ORDERS == 1 ? 0 : TID / GROUP; }
         static INLINE_IN int token(int i) { return i * EACH + TID / 4 % EACH; }
-        INLINE_IN bool has(int i) const { return token(i) / 8 * 8 < n; }
+        INLINE_IN bool has(int i) const { return i * EACH < left; }
         INLINE_IN bool any() const { return has(0); }
-        INLINE_IN Part(R &r, const Acts<K> &x, const Tokens &t, int first, int tokens) : ring(r), n(tokens < NT ? tokens : NT)
+        INLINE_IN Part(R &r) : ring(r) {}
+        // The first steps, from piece `first` on, of tokens whose rows of x row(token) says.
+        template <class Row> INLINE_IN void begin(const Acts<K> &x, int first, int tokens, Row row)
         {
+                left = tokens - token(0) / 8 * 8;
 #pragma unroll
                 for (int i = 0; i < MANY; i++) {
-                        u64 from = (u64)(has(i) ? t.row[token(i)] : 0) * (K / 16) + (u32)(first * (CK / 16));
+                        u64 from = (u64)row(token(i)) * (K / 16) + (u32)(first * (CK / 16) + Rows<W, K, R>::lane_group());
                         code[i] = (const U4 *)here((const u8 *)((const U4 *)x.q + from)), scale[i] = (const float *)here((const u8 *)(x.d + from));
+                }
+#pragma unroll
+                for (int s = 0; s < R::DEPTH; s++) {
+                        if (any())
+                                ask(first, 0, s, s);
+                        copies_end();
                 }
         }
         INLINE_IN void weigh(const Tokens &t)
@@ -91,8 +115,8 @@ template <class W, int K, class R> struct Part {
         // Step s of the piece `ahead` of this one, p, into a slot that this thread has read.
         INLINE_IN void ask(int p, int ahead, int s, int slot)
         {
-                int at = Rows<W, K, R>::group(s) + ahead * (CK / 16);
-                bool in = K % CK == 0 || p * (CK / 16) + at < K / 16;
+                int at = Rows<W, K, R>::step_group(s) + ahead * (CK / 16);
+                bool in = K % CK == 0 || p * (CK / 16) + Rows<W, K, R>::lane_group() + at < K / 16;
 #pragma unroll
                 for (int i = 0; i < MANY; i++) {
                         if (i && !has(i))
@@ -166,24 +190,17 @@ template <class W, int K, class R> INLINE void unpack(const Rows<W, K, R> &w, in
         }
 }
 
-// acc: += the products of the thread's rows, which have been begun, with n tokens over pieces first .. last - 1 of K. A step ends its
-// batch of copies, empty or not, so that it is known how many are younger than those that are wanted.
+// acc: += the products of the thread's rows with n tokens over pieces first .. last - 1 of K; both have been begun, rows first. A step
+// ends its batch of copies, empty or not, so that it is known how many are younger than those that are wanted.
 template <class W, int K, class R>
-INLINE void times(Rows<W, K, R> &w, Tokens &t, Values &v, const Acts<K> &x, int first, int last, int n, float (&acc)[NT / 8][4])
+INLINE void times(Rows<W, K, R> &w, Part<W, K, R> &part, Weigh<K> &weigh, Tokens &t, Values &v, int first, int last, int n, float (&acc)[NT / 8][4])
 {
         enum { DEPTH = R::DEPTH, AHEAD = R::AHEAD };
-        Part<W, K, R> part(w.ring, x, t, first, n);
-        u32 top = t.top[!W::MIN], top_x = t.top[1];
         last = here(last); // one turn of no loop would have the sums copied around
-#pragma unroll
-        for (int s = 0; s < DEPTH; s++) {
-                if (part.any())
-                        part.ask(first, 0, s, s);
-                copies_end();
-        }
-        x.weigh(t, n);
+        weigh.put(t);
         copies_wait_but<DEPTH - 1>();
         meet();
+        u32 top = t.top[!W::MIN], top_x = t.top[1];
         part.weigh(t);
         w.load(first, 0);
         if (part.any()) {
@@ -214,8 +231,10 @@ INLINE void times(Rows<W, K, R> &w, Tokens &t, Values &v, const Acts<K> &x, int 
                         }
                         if (!w.NEAR && s == 0 && p + 1 < last)
                                 w.ask(p + 1);
-                        if (s == 0 && p + AHEAD < last)
+                        if (s == 0 && AHEAD < w.MOST && p + AHEAD < last)
                                 w.more(p);
+                        if (s == 1 && AHEAD + FAR < w.MOST && p + AHEAD + FAR < last)
+                                w.fetch(p + AHEAD + FAR);
                         copies_end();
                         if (s == STEPS - 1 && p + 1 < last) {
                                 if (4 * AHEAD - 1 < DEPTH)

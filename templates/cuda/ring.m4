@@ -51,6 +51,7 @@ template <int REST, int K, class... W> struct Ring {
 template <class W, int K, class R> struct Rows {
         typedef Staged<W, K> S;
         enum { PIECES = (K + CK - 1) / CK, EACH = CK / W::UNIT, V = EACH / 4, UNITS = K / W::UNIT, G = W::UNIT / 16, AHEAD = R::AHEAD };
+        enum { MOST = (PIECES + CLUSTER - 1) / CLUSTER }; // of a block
         enum { NEAR = R::SMALL > 0 && S::SMALL > 0 }; // whether what is small is in shared memory
         R &ring;
         const u8 *row[2];
@@ -69,11 +70,9 @@ template <class W, int K, class R> struct Rows {
                         row[r] = here(base + (u64)(u32)(i < n ? i : n - 1) * Row<W, K>::BYTES); // or it is made again for each load
                 }
         }
-        INLINE_IN void copy(int piece, int slot)
+        // part(to, from) for each part of a piece that this lane copies: where it goes in a slot, from the lane's first part on.
+        template <class Part> INLINE_IN void each(int piece, u32 lane, Part part) const
         {
-                u32 tid = (u32)here(TID); // where the copies go is made anew, or it takes registers through the product
-                u32 lane = 16 * (tid % 4);
-                u8 *to = &ring.piece[slot][place(0, tid) * S::PITCH] + lane;
 #pragma unroll
                 for (int r = 0; r < 2; r++)
 #pragma unroll
@@ -84,8 +83,19 @@ template <class W, int K, class R> struct Rows {
                                 u32 at = 64 * j - (high ? S::FIRST : 0);
                                 // behind the row's end nobody looks
                                 if ((S::PARTS % 4 == 0 || 64 * j + lane < 16 * S::PARTS) && (K % CK == 0 || from + at < end))
-                                        copy16(to + 8 * r * S::PITCH + 64 * j, row[r] + from + (high ? S::Whole::HIGH : S::Whole::WIDE) + (int)at);
+                                        part(8 * r * S::PITCH + 64 * j, row[r] + from + (high ? S::Whole::HIGH : S::Whole::WIDE) + (int)at);
                         }
+        }
+        INLINE_IN void copy(int piece, int slot)
+        {
+                u32 tid = (u32)here(TID), lane = 16 * (tid % 4); // where the copies go is made anew, or it takes registers through the product
+                u8 *to = &ring.piece[slot][place(0, tid) * S::PITCH] + lane;
+                each(piece, lane, [&](int at, const u8 *from) { copy16(to + at, from); });
+        }
+        // Into L2: the copies are waited for by a fence, a step later.
+        INLINE_IN void fetch(int piece) const
+        {
+                each(piece, 16 * ((u32)TID % 4), [&](int, const u8 *from) { ahead(from); });
         }
         INLINE_IN void copy_small()
         {
@@ -107,8 +117,12 @@ template <class W, int K, class R> struct Rows {
                         ask(first);
 #pragma unroll
                 for (int p = 0; p < AHEAD; p++)
-                        if (first + p < last)
+                        if (p < MOST && first + p < last)
                                 copy(first + p, p);
+#pragma unroll
+                for (int p = AHEAD; p < AHEAD + FAR; p++)
+                        if (p < MOST && first + p < last)
+                                fetch(first + p);
         }
         // The piece AHEAD of the one in registers, in whose slot nobody reads any more.
         INLINE_IN void more(int piece) { copy(piece + AHEAD, slot); }
@@ -154,6 +168,7 @@ template <class W, int K, class R> struct Rows {
                                 by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
                 }
         }
-        // Which group of 16 values of a piece the lane's codes of step s are.
-        static INLINE_IN int group(int s) { return W::at(s / G * 4 + TID % 4, s % G); }
+        // Which group of 16 values of a piece the lane's codes of step s are: a part that is the lane's and one that is the step's.
+        static INLINE_IN int lane_group() { return W::at(TID % 4, 0); }
+        static INLINE_IN int step_group(int s) { return W::at(s / G * 4, s % G); }
 };

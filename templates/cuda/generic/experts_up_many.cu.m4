@@ -62,31 +62,41 @@ template <class W> struct Matrix {
         const float *bias; // or 0
         const u32 *pairs;
         Rows<W, K, R> w;
-        // Piece of work `item`: its tile, which of its pairs this thread looks after, and its weights on their way.
+        Part<W, K, R> part;
+        Weigh<K> weigh;
+        // Piece of work `item`: its tile, and which of its pairs this thread weighs.
         u32 item, pair;
         Tile at;
         INLINE_IN bool exists() const { return item < sh.tiles.start[E] * PARTS; }
+        INLINE_IN u32 pair_of(int t) const { return pairs[at.first + (u32)(t < at.n ? t : at.n - 1)]; }
+        // Its weights on their way.
         INLINE_IN void ask(u32 i)
         {
                 item = i;
                 if (!exists())
                         return;
                 at = sh.tiles.find(item / PARTS);
-                pair = pairs[at.first + (u32)(TID < at.n ? TID : at.n - 1)];
+                pair = pair_of(weigh.token());
                 w.at(base + (u64)at.e * F * Row<W, K>::BYTES, (int)(item % PARTS) * PART, F);
                 w.begin(0, PIECES);
+        }
+        // Its tokens as well.
+        INLINE_IN void ask_tokens(u32 T)
+        {
+                Acts<K> x(moe_arg(«x»), T);
+                if (exists())
+                        part.begin(x, 0, at.n, [&](int t) { return pair_of(t) / KTOP; });
+                weigh.ask(x, exists() ? pair / KTOP : 0); // always, or the last one's would be kept until then
         }
         // The work that was asked for; then asks for the next.
         INLINE_IN void work(u32 T)
         {
                 float acc[NT / 8][4] = {};
-                Acts<K> x(moe_arg(«x»), T);
-                int part = (int)(item % PARTS) * PART, n = at.n;
+                int from = (int)(item % PARTS) * PART, n = at.n;
                 u32 e = at.e;
-                if (TID < NT)
-                        sh.pair[TID] = pair, sh.t.row[TID] = pair / KTOP;
-                meet();
-                times(w, sh.t, sh.v, x, 0, PIECES, n, acc);
+                if (weigh.first())
+                        sh.pair[weigh.token()] = pair;
+                times(w, part, weigh, sh.t, sh.v, 0, PIECES, n, acc);
                 ask(item + MOE_SPLIT);
 #pragma unroll
                 for (int i = 0; i < NT / 2; i++) {
@@ -94,17 +104,19 @@ template <class W> struct Matrix {
                         if (i / 4 * 8 >= n)
                                 break;
                         float y = acc[i / 4][i % 4] * sh.t.back[t];
-                        if (bias && part + r < F)
-                                y += bias[(u64)e * F + (u32)(part + r)];
+                        if (bias && from + r < F)
+                                y += bias[(u64)e * F + (u32)(from + r)];
                         sh.h[TID / GROUP][t][r] = y;
                 }
+                ask_tokens(T);
                 meet();
-                put(a, T, part, n);
+                put(a, T, from, n);
                 meet();
         }
         INLINE_IN void run(u32 T)
         {
                 ask(BX);
+                ask_tokens(T);
 #pragma unroll 1
                 while (exists())
                         work(T);
@@ -122,13 +134,13 @@ moe_kernel
         const u8 *gate = (const u8 *)moe_arg(«gate»), *up = (const u8 *)moe_arg(«up»);
         const float *gate_b = moe_has(«gate_b», «(const float *)moe_arg(«gate_b»)», 0), *up_b = moe_has(«up_b», «(const float *)moe_arg(«up_b»)», 0);
         bool first = TID < GROUP;
-m4_ifelse(moe_orders, 1, «        Matrix<MOE_TYPE_gate> m = {a, first ? gate : up, first ? gate_b : up_b, off + E + 1, {sh.ring}};
+m4_ifelse(moe_orders, 1, «        Matrix<MOE_TYPE_gate> m = {a, first ? gate : up, first ? gate_b : up_b, off + E + 1, {sh.ring}, {sh.ring}};
         m.run(T);
 », «        if (first) {
-                Matrix<MOE_TYPE_gate> m = {a, gate, gate_b, off + E + 1, {sh.ring}};
+                Matrix<MOE_TYPE_gate> m = {a, gate, gate_b, off + E + 1, {sh.ring}, {sh.ring}};
                 m.run(T);
         } else {
-                Matrix<MOE_TYPE_up> m = {a, up, up_b, off + E + 1, {sh.ring}};
+                Matrix<MOE_TYPE_up> m = {a, up, up_b, off + E + 1, {sh.ring}, {sh.ring}};
                 m.run(T);
         }
 »)}

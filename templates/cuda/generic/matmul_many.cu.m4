@@ -24,7 +24,7 @@ struct Rest {
         Values v;
         Tokens t;
         float sum[SUMS][THREADS];
-        To to; // during the product, for want of registers
+        float *out; // during the product, for want of registers
 };
 typedef Ring<sizeof(Rest), K«»moe_for(«I», 0, m4_eval(MOE_NW - 1), «, moe_fact(«TYPE_w», I)»)> Pieces;
 struct Shared : Rest { Pieces ring; };
@@ -61,15 +61,17 @@ template <class W> INLINE void rows(const Args &a, const u8 *base, To to, u32 bl
         }
         sh.t.begin();
         if (TID == 0)
-                sh.to = to;
-        for (u32 t = (u32)TID; t < NT; t += THREADS)
-                sh.t.row[t] = t0 + t < T ? t0 + t : T - 1;
-        meet();
+                sh.out = to.out;
         Acts<K> x(moe_arg(«x»), T);
+        Part<W, K, Pieces> part(sh.ring);
+        Weigh<K> weigh;
         int n = (int)(T - t0);
+        auto row = [&](int t) { return t < n ? t0 + (u32)t : T - 1; };
+        part.begin(x, first, n, row);
+        weigh.ask(x, row(weigh.token()));
         float acc[NT / 8][4] = {};
-        times(w, sh.t, sh.v, x, first, last, n, acc);
-        to = sh.to;
+        times(w, part, weigh, sh.t, sh.v, first, last, n, acc);
+        to.out = sh.out;
         int from = first_row(block);
 #pragma unroll
         for (int i = 0; i < NT / 2; i++)
