@@ -222,6 +222,11 @@ INLINE void copy16(void *to, const void *from)
 {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_at(to)), "l"(from) : "memory");
 }
+// The same of 4 bytes.
+INLINE void copy4(void *to, const void *from)
+{
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_at(to)), "l"(from) : "memory");
+}
 INLINE void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 INLINE void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 template <int LEFT> INLINE void copies_wait_but() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }

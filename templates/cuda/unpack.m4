@@ -2,7 +2,9 @@
 // 16 bytes of their codes and what scales them.
 //   FLOAT      1: values stand alone: value(i). 0: codes in groups of 16 values
 //   At<K>      where the planes of a row of K values begin in the layout `split`; ROW: bytes of a row
-//   load<K>    unit u of a row
+//   wide<K>    unit u of a row, what comes in loads of 16 bytes; small<K>: all else of it; load<K>: both
+//   PLANES     of At<K>: the planes of wide loads lie together, from WIDE and from HIGH on (one plane: HIGH is WIDE_END), each with as
+//              many bytes for any 256 values; those of small loads from SMALL to SMALL_END, or apart (both 0)
 //   at(u, g)   which group of 16 of the row group g of unit u is
 //   group      its codes as 4 words of 4 signed bytes, s and m: value = s * code - m; MIN 0: m is 0
 //   CENTRE     of the codes, by 128 where they are signed (MIN 0): m is near s * CENTRE
@@ -14,6 +16,8 @@
 #define A16(n) (((n) + 15) / 16 * 16)
 // A whole number less `zero`, as f16, twice; n, zero - 1024: 0 .. 1023.
 INLINE u32 whole_f16x2(u32 n, u32 zero) { return sub_f16x2(n * 0x10001 + 0x64006400, zero * 0x10001 + 0x64006400); }
+#define PLANES(wide, high, wide_end, small, small_end) WIDE = wide, HIGH = high, WIDE_END = wide_end, SMALL = small, SMALL_END = small_end
+#define LOAD template <int K> INLINE_IN void load(const u8 *row, u32 u) { wide<K>(row, u), small<K>(row, u); }
 INLINE void nibbles(const U4 &q, u32 g, u32 (&w)[4])
 {
         w[0] = q.x >> (4 * g) & 0x0f0f0f0f, w[1] = q.y >> (4 * g) & 0x0f0f0f0f;

@@ -272,19 +272,27 @@ struct Copies {
         struct {
                 void *to;
                 const void *from;
-                unsigned batch;
+                unsigned batch, bytes;
         } copy[64];
 };
 static Copies copies[host::MOST];
-INLINE void copy16(void *to, const void *from)
+INLINE void copy_any(void *to, const void *from, unsigned bytes)
 {
         Copies *c = &copies[host::now];
-        host::check((u64)to % 16 == 0 && (u64)from % 16 == 0, "a copy is not aligned");
+        host::check((u64)to % bytes == 0 && (u64)from % bytes == 0, "a copy is not aligned");
         host::check(c->n < 64, "too many copies at a time");
-        host::aligned<U4>(from);
-        for (int i = 0; i < 16; i++)
+        (void)(((const volatile u8 *)from)[0] + ((const volatile u8 *)from)[bytes - 1]);
+        for (unsigned i = 0; i < bytes; i++)
                 ((u8 *)to)[i] = 0xff;
-        c->copy[c->n].to = to, c->copy[c->n].from = from, c->copy[c->n++].batch = c->begun;
+        c->copy[c->n++] = {to, from, c->begun, bytes};
+}
+INLINE void copy16(void *to, const void *from)
+{
+        copy_any(to, from, 16);
+}
+INLINE void copy4(void *to, const void *from)
+{
+        copy_any(to, from, 4);
 }
 INLINE void copies_end()
 {
@@ -296,7 +304,7 @@ template <int LEFT> INLINE void copies_wait_but()
         unsigned left = 0;
         for (unsigned i = 0; i < c->n; i++)
                 if (c->copy[i].batch + LEFT < c->begun)
-                        __builtin_memcpy(c->copy[i].to, c->copy[i].from, 16);
+                        __builtin_memcpy(c->copy[i].to, c->copy[i].from, c->copy[i].bytes);
                 else
                         c->copy[left++] = c->copy[i];
         c->n = left;

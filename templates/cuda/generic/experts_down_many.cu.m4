@@ -12,13 +12,17 @@ m4_include(«prelude.m4»)
 m4_define(«moe_orders», 1)m4_dnl
 m4_include(«many.m4»)
 enum { H = MOE_H, K = MOE_F, E = MOE_E, KTOP = MOE_KTOP, RPB = MOE_RPB, PARTS = (H + RPB - 1) / RPB, WIDE = H % 4 ? 1 : 4 };
-moe_weights(MOE_TYPE_down)
+moe_quant(MOE_TYPE_down)
 typedef MOE_TYPE_down W;
-struct Shared {
+struct Rest {
+        Values v;
         Tokens t;
         Tiles<E> tiles;
+        u32 row[NT]; // of x: the pairs
         bool last[NT];
 };
+typedef Ring<sizeof(Rest), K, W> R;
+struct Shared : Rest { R ring; };
 SHARED(Shared)
 alignas(16) __device__ float by_pair[MOE_MAXTOK * KTOP][H];
 __device__ u32 count[MOE_MAXTOK][PARTS];
@@ -36,7 +40,7 @@ INLINE void sum(const Args &a, u32 part, int n)
         publish();
         meet();
         for (int t = TID; t < n; t += THREADS) {
-                u32 *c = &count[sh.t.row[t] / KTOP][part];
+                u32 *c = &count[sh.row[t] / KTOP][part];
                 sh.last[t] = atomic_inc(c) == KTOP - 1;
                 if (sh.last[t])
                         *c = 0;
@@ -45,7 +49,7 @@ INLINE void sum(const Args &a, u32 part, int n)
         publish();
 #pragma unroll 1
         for (int i = TID; i < n * (RPB / WIDE); i += THREADS) {
-                u32 t = (u32)i / (RPB / WIDE), r = part * RPB + (u32)i % (RPB / WIDE) * WIDE, token = sh.t.row[t] / KTOP;
+                u32 t = (u32)i / (RPB / WIDE), r = part * RPB + (u32)i % (RPB / WIDE) * WIDE, token = sh.row[t] / KTOP;
                 if (!sh.last[t] || r >= H)
                         continue;
                 const Route *route = (const Route *)moe_arg(«route») + (u64)token * KTOP;
@@ -64,37 +68,47 @@ INLINE void sum(const Args &a, u32 part, int n)
         }
 }
 
-// Piece of work `item`: its tile, which of its pairs this thread looks after, and its weights on their way.
+// Piece of work `item`: which rows, its tile, and which of its pairs this thread weighs.
 struct Work {
-        enum { PIECES = Rows<W, K>::PIECES };
+        enum { PIECES = Rows<W, K, R>::PIECES };
         const Args &a;
         const u32 *pairs;
-        Rows<W, K> w;
-        u32 item, part, pair;
+        Rows<W, K, R> w;
+        Part<W, K, R> part;
+        Weigh<K> weigh;
+        u32 item, rows, pair;
         Tile at;
         INLINE_IN bool exists() const { return item < sh.tiles.start[E] * PARTS; }
+        INLINE_IN u32 pair_of(int t) const { return pairs[at.first + (u32)(t < at.n ? t : at.n - 1)]; }
+        // Its weights on their way.
         INLINE_IN void ask(u32 i)
         {
                 item = i;
                 if (!exists())
                         return;
-                part = item / sh.tiles.start[E];
+                rows = item / sh.tiles.start[E];
                 at = sh.tiles.find(item % sh.tiles.start[E]);
-                pair = pairs[at.first + (u32)(TID < at.n ? TID : at.n - 1)];
-                w.at((const u8 *)moe_arg(«down») + (u64)at.e * H * Row<W, K>::BYTES, (int)part * RPB + TID / GROUP * 64, H);
+                pair = pair_of(weigh.token());
+                w.at((const u8 *)moe_arg(«down») + (u64)at.e * H * Row<W, K>::BYTES, (int)rows * RPB + TID / GROUP * 64, H);
                 w.begin(0, PIECES);
+        }
+        // Its pairs' values as well.
+        INLINE_IN void ask_pairs(u32 T)
+        {
+                Acts<K> x(moe_arg(«x»), T * KTOP);
+                if (exists())
+                        part.begin(x, 0, at.n, [&](int t) { return pair_of(t); });
+                weigh.ask(x, exists() ? pair : 0); // always, or the last one's would be kept until then
         }
         // The work that was asked for; then asks for the next.
         INLINE_IN void work(u32 T)
         {
                 float acc[NT / 8][4] = {};
-                Acts<K> x(moe_arg(«x»), T * KTOP);
-                int from = (int)part * RPB + TID / GROUP * 64, n = at.n;
-                u32 e = at.e, here = part;
-                if (TID < NT)
-                        sh.t.row[TID] = pair;
-                meet();
-                times(w, sh.t, x, 0, PIECES, n, acc);
+                int from = (int)rows * RPB + TID / GROUP * 64, n = at.n;
+                u32 e = at.e, here = rows;
+                if (weigh.first())
+                        sh.row[weigh.token()] = pair;
+                times(w, part, weigh, sh.t, sh.v, 0, PIECES, n, acc);
                 ask(item + MOE_SPLIT);
 #pragma unroll
                 for (int i = 0; i < NT / 2; i++) {
@@ -104,10 +118,11 @@ struct Work {
                         float y = acc[i / 4][i % 4] * sh.t.back[t];
                         if (t < n && r < H) {
                                 moe_has(«down_b», «y += ((const float *)moe_arg(«down_b»))[(u64)e * H + (u32)r];», «»)
-                                by_pair[sh.t.row[t]][r] = y;
+                                by_pair[sh.row[t]][r] = y;
                         }
                 }
                 (void)e;
+                ask_pairs(T);
                 sum(a, here, n);
                 meet();
         }
@@ -121,8 +136,9 @@ moe_kernel
         const u32 *off = (const u32 *)moe_arg(«order»);
         sh.t.begin();
         sh.tiles.count(off);
-        Work work = {a, off + E + 1};
+        Work work = {a, off + E + 1, {sh.ring}, {sh.ring}};
         work.ask(BX);
+        work.ask_pairs(T);
 #pragma unroll 1
         while (work.exists())
                 work.work(T);

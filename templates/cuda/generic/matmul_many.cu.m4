@@ -11,20 +11,24 @@ m4_define(«moe_orders», 1)m4_dnl
 m4_include(«many.m4»)
 m4_include(«types.m4»)
 enum { K = MOE_K, RPB = MOE_RPB };
-moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_weights(moe_fact(«TYPE_w», I))»)
+moe_for(«I», 0, m4_eval(MOE_NW - 1), «moe_quant(moe_fact(«TYPE_w», I))»)
 enum { SUMS = CLUSTER > 1 ? NT / 2 : 1 };
-struct Shared {
-        Tokens t;
-        float sum[SUMS][THREADS];
-};
-SHARED(Shared)
-
 // Where a weight's results go.
 struct To {
         float *out;
         const float *bias, *res; // or 0
         int n;
 };
+
+struct Rest {
+        Values v;
+        Tokens t;
+        float sum[SUMS][THREADS];
+        float *out; // during the product, for want of registers
+};
+typedef Ring<sizeof(Rest), K«»moe_for(«I», 0, m4_eval(MOE_NW - 1), «, moe_fact(«TYPE_w», I)»)> Pieces;
+struct Shared : Rest { Pieces ring; };
+SHARED(Shared)
 
 // A result of row r and the tile's token t.
 INLINE void put(const To &to, int r, int t, u32 t0, u32 T, float y)
@@ -39,26 +43,36 @@ INLINE void put(const To &to, int r, int t, u32 t0, u32 T, float y)
         to.out[at] = y;
 }
 
-template <class W> INLINE void rows(const Args &a, const u8 *base, const To &to, u32 block)
+// The first of a group's rows; made anew when it is asked for, for want of registers.
+INLINE int first_row(u32 block) { return here((int)block) * RPB + TID / GROUP * 64; }
+template <class W> INLINE void rows(const Args &a, const u8 *base, To to, u32 block)
 {
-        typedef Rows<W, K> R;
-        R w;
-        int from = (int)block * RPB + TID / GROUP * 64, rank = CLUSTER > 1 ? (int)BZ : 0;
+        typedef Rows<W, K, Pieces> R;
+        R w(sh.ring);
+        int rank = CLUSTER > 1 ? (int)BZ : 0;
         int first = R::PIECES * rank / CLUSTER, last = R::PIECES * (rank + 1) / CLUSTER;
-        w.at(base, from, to.n);
+        w.at(base, first_row(block), to.n);
         w.begin(first, last);
         pdl_wait();
         u32 T = moe_rows, t0 = BY * NT;
-        if (t0 >= T || (int)BZ >= CLUSTER)
+        if (t0 >= T || (int)BZ >= CLUSTER) {
+                copies_wait();
                 return;
+        }
         sh.t.begin();
-        for (u32 t = (u32)TID; t < NT; t += THREADS)
-                sh.t.row[t] = t0 + t < T ? t0 + t : T - 1;
-        meet();
+        if (TID == 0)
+                sh.out = to.out;
         Acts<K> x(moe_arg(«x»), T);
+        Part<W, K, Pieces> part(sh.ring);
+        Weigh<K> weigh;
         int n = (int)(T - t0);
+        auto row = [&](int t) { return t < n ? t0 + (u32)t : T - 1; };
+        part.begin(x, first, n, row);
+        weigh.ask(x, row(weigh.token()));
         float acc[NT / 8][4] = {};
-        times(w, sh.t, x, first, last, n, acc);
+        times(w, part, weigh, sh.t, sh.v, first, last, n, acc);
+        to.out = sh.out;
+        int from = first_row(block);
 #pragma unroll
         for (int i = 0; i < NT / 2; i++)
                 if (i / 4 * 8 >= n)

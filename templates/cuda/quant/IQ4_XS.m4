@@ -4,18 +4,19 @@ moe_quant(«IQ4_NL»)
 struct IQ4_XS {
         enum { FLOAT = 0, UNIT = 32, BLOCK = 256, MIN = 0, CENTRE = 128, SAME = 2, LEVELS = 1 };
         template <int K> struct At {
-                enum { H = A16(K / 256 * 2), L = 2 * H, Q = L + A16(K / 256 * 4), ROW = Q + K / 256 * 128 };
+                enum { H = A16(K / 256 * 2), L = 2 * H, Q = L + A16(K / 256 * 4), ROW = Q + K / 256 * 128, PLANES(Q, ROW, ROW, 0, Q) };
         };
         U4 q;
         u32 d, high, low;
-        template <int K> INLINE_IN void load(const u8 *row, u32 u)
+        template <int K> INLINE_IN void wide(const u8 *row, u32 u) { q = W16(row + At<K>::Q + 16 * u); }
+        template <int K, class P> INLINE_IN void small(P row, u32 u)
         {
                 u32 b = u / 8;
-                q = W16(row + At<K>::Q + 16 * u);
                 d = W2(row + 2 * b);
                 high = W2(row + At<K>::H + 2 * b);
                 low = W4(row + At<K>::L + 4 * b);
         }
+        LOAD
         static INLINE_IN u32 at(u32 u, u32 g) { return 2 * u + g; }
         INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {

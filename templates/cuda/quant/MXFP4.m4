@@ -2,14 +2,12 @@
 // The table holds twice their values, so the scale is 2^(e - 128); below 2^-126 it is a subnormal.
 struct MXFP4 {
         enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 0, CENTRE = 128, SAME = 2, LEVELS = 1 };
-        template <int K> struct At { enum { Q = A16(K / 32), ROW = Q + A16(K / 32 * 16) }; };
+        template <int K> struct At { enum { Q = A16(K / 32), ROW = Q + A16(K / 32 * 16), PLANES(Q, ROW, ROW, 0, Q) }; };
         U4 q;
         u32 e;
-        template <int K> INLINE_IN void load(const u8 *row, u32 u)
-        {
-                q = W16(row + At<K>::Q + 16 * u);
-                e = W1(row + u);
-        }
+        template <int K> INLINE_IN void wide(const u8 *row, u32 u) { q = W16(row + At<K>::Q + 16 * u); }
+        template <int K, class P> INLINE_IN void small(P row, u32 u) { e = W1(row + u); }
+        LOAD
         static INLINE_IN u32 at(u32 u, u32 g) { return 2 * u + g; }
         INLINE_IN void group(u32, u32 g, u32 (&w)[4], float &s, float &m) const
         {

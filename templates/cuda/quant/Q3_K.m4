@@ -3,19 +3,23 @@
 struct Q3_K {
         enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 4, SAME = 1, LEVELS = 1 };
         template <int K> struct At {
-                enum { Q = K / 256 * 32, T = Q + K / 256 * 64, D = T + A16(K / 256 * 12), ROW = D + A16(K / 256 * 2) };
+                enum { Q = K / 256 * 32, T = Q + K / 256 * 64, D = T + A16(K / 256 * 12), ROW = D + A16(K / 256 * 2), PLANES(0, Q, T, T, ROW) };
         };
         U4 q, high;
         u32 d, t[3];
-        template <int K> INLINE_IN void load(const u8 *row, u32 u)
+        template <int K> INLINE_IN void wide(const u8 *row, u32 u)
+        {
+                q = W16(row + At<K>::Q + 16 * u);
+                high = K16(row + 32 * (u / 4) + 16 * (u % 2));
+        }
+        template <int K, class P> INLINE_IN void small(P row, u32 u)
         {
                 u32 b = u / 4;
-                q = W16(row + At<K>::Q + 16 * u);
-                high = K16(row + 32 * b + 16 * (u % 2));
                 d = W2(row + At<K>::D + 2 * b);
                 for (int i = 0; i < 3; i++)
                         t[i] = W4(row + At<K>::T + 12 * b + 4 * i);
         }
+        LOAD
         static INLINE_IN u32 at(u32 u, u32 g) { return u / 2 * 8 + 2 * g + u % 2; }
         INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {

@@ -1,15 +1,16 @@
 // Q4_1: blocks of 32. d, m: f16; codes 0 .. 15 of d * code + m, placed as in Q4_0.
 struct Q4_1 {
         enum { FLOAT = 0, UNIT = 32, BLOCK = 32, MIN = 1, CENTRE = 8, SAME = 2, LEVELS = 1 };
-        template <int K> struct At { enum { M = A16(K / 32 * 2), Q = 2 * M, ROW = Q + A16(K / 32 * 16) }; };
+        template <int K> struct At { enum { M = A16(K / 32 * 2), Q = 2 * M, ROW = Q + A16(K / 32 * 16), PLANES(Q, ROW, ROW, 0, Q) }; };
         U4 q;
         u32 d, least;
-        template <int K> INLINE_IN void load(const u8 *row, u32 u)
+        template <int K> INLINE_IN void wide(const u8 *row, u32 u) { q = W16(row + At<K>::Q + 16 * u); }
+        template <int K, class P> INLINE_IN void small(P row, u32 u)
         {
-                q = W16(row + At<K>::Q + 16 * u);
                 d = W2(row + 2 * u);
                 least = W2(row + At<K>::M + 2 * u);
         }
+        LOAD
         static INLINE_IN u32 at(u32 u, u32 g) { return 2 * u + g; }
         INLINE_IN void group(u32, u32 g, u32 (&w)[4], float &s, float &m) const
         {

@@ -4,19 +4,24 @@
 struct Q6_K {
         enum { FLOAT = 0, UNIT = 64, BLOCK = 256, MIN = 1, CENTRE = 32, SAME = 1, LEVELS = 2 };
         template <int K> struct At {
-                enum { H = K / 256 * 128, T = H + K / 256 * 64, D = T + K / 256 * 16, ROW = D + A16(K / 256 * 2) };
+                enum { H = K / 256 * 128, T = H + K / 256 * 64, D = T + K / 256 * 16, ROW = D + A16(K / 256 * 2), PLANES(0, H, T, T, ROW) };
         };
         U4 q[2], high[2];
         u32 d, t[2];
-        template <int K> INLINE_IN void load(const u8 *row, u32 u)
+        template <int K> INLINE_IN void wide(const u8 *row, u32 u)
         {
                 for (int h = 0; h < 2; h++) {
                         q[h] = W16(row + 32 * u + 16 * h);
                         high[h] = K16(row + At<K>::H + 32 * (u / 2) + 16 * h);
-                        t[h] = W2(row + At<K>::T + at(u, h));
                 }
+        }
+        template <int K, class P> INLINE_IN void small(P row, u32 u)
+        {
+                for (int h = 0; h < 2; h++)
+                        t[h] = W2(row + At<K>::T + at(u, h));
                 d = W2(row + At<K>::D + u / 4 * 2);
         }
+        LOAD
         // g: the nibble, then the half of the 32 bytes
         static INLINE_IN u32 at(u32 u, u32 g) { return u / 2 * 8 + 2 * (u % 2) + 4 * (g % 2) + g / 2; }
         INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const

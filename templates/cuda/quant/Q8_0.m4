@@ -1,14 +1,12 @@
 // Q8_0: blocks of 32. d: f16; signed codes.
 struct Q8_0 {
         enum { FLOAT = 0, UNIT = 16, BLOCK = 32, MIN = 0, CENTRE = 128, SAME = 1, LEVELS = 1 };
-        template <int K> struct At { enum { Q = A16(K / 32 * 2), ROW = Q + K }; };
+        template <int K> struct At { enum { Q = A16(K / 32 * 2), ROW = Q + K, PLANES(Q, ROW, ROW, 0, Q) }; };
         U4 q;
         u32 d;
-        template <int K> INLINE_IN void load(const u8 *row, u32 u)
-        {
-                q = W16(row + At<K>::Q + 16 * u);
-                d = W2(row + u / 2 * 2);
-        }
+        template <int K> INLINE_IN void wide(const u8 *row, u32 u) { q = W16(row + At<K>::Q + 16 * u); }
+        template <int K, class P> INLINE_IN void small(P row, u32 u) { d = W2(row + u / 2 * 2); }
+        LOAD
         static INLINE_IN u32 at(u32 u, u32) { return u; }
         INLINE_IN void group(u32, u32, u32 (&w)[4], float &s, float &m) const
         {
