@@ -11,7 +11,7 @@
  * do): matmul              block of RPB rows over all weights (START, END), tile of NT rows of x headmul
  * block of RPB rows, head, tile of NT tokens experts_up          part, slot, token;      with an order: part,
  * expert experts_down        block of RPB rows, token;      with an order: block of RPB rows, and the experts
- * in turn attend              token, head of keys, split kv_append           token, head route token, split
+ * in turn attend              token, head of keys, split kv_append           token route token, split
  *   sort                one block
  *   add mul glu scale   row, 1024 columns
  *   all others          row */
@@ -172,7 +172,6 @@ static void grid_headmul(Ctx *c)
 static void grid_kv_append(Ctx *c)
 {
         sel_grid(c, 0, DIM_n_tok, 1, 1);
-        sel_grid(c, 1, DIM_const, sel_state(c)->heads, 1);
 }
 static void grid_attend(Ctx *c)
 {
