@@ -6,7 +6,8 @@
 //
 // Each token's values are scaled by a power of two, so that its largest are about 2^15: undone in the sums, which are f32.
 //
-// Weights and the tokens' codes come through shared memory, several steps ahead (ring.m4).
+// Weights and the tokens' codes come through shared memory, several steps ahead (ring.m4), and weights to L2 FAR pieces of CK values
+// before that.
 enum { NT = MOE_NT, CK = 256, STEP = 64, STEPS = CK / STEP, GROUP = THREADS / 2, ROWS = 128, FAR = 2 };
 m4_define(«MOE_act», «q8»)m4_dnl
 m4_include(«product.m4»)
@@ -19,7 +20,7 @@ m4_include(«ring.m4»)
 struct Values { alignas(128) U4 x[2][ORDERS][NT * STEP / 8]; };
 struct Tokens {
         float by[NT], back[NT];
-        u32 top[2];  // for codes from 0 and signed ones
+        u32 top[2]; // for codes from 0 and signed ones
         INLINE_IN void begin()
         {
                 if (TID < 2)
@@ -224,7 +225,7 @@ INLINE void times(Rows<W, K, R> &w, Part<W, K, R> &part, Weigh<K> &weigh, Tokens
                         copies_wait_but<DEPTH - 1>();
                         if (part.any()) {
                                 part.put(v, put % 2, slot, top_x);
-                                // the fence waits for loads too
+                                // the fence waits for loads too, so new copies stand behind it
                                 tile_fence();
                                 if (p + ask / STEPS < last)
                                         part.ask(p, ask / STEPS, ask % STEPS, slot);

@@ -37,7 +37,8 @@ template <int A, int... N> struct Most<A, N...> { enum { OF = A > (int)Most<N...
 // of tokens, AHEAD pieces of rows, SMALL bytes of what is small: not where the blocks of a cluster share K, and need a part of it.
 template <int REST, int K, class... W> struct Ring {
         enum { EACH = THREADS / ORDERS / 4, MANY = (NT + EACH - 1) / EACH, STEP_BYTES = MANY * THREADS * 20 };
-        enum { PIECE = Most<Staged<W, K>::PIECE...>::OF, WANTED = CLUSTER > 1 ? 0 : Most<Staged<W, K>::SMALL...>::OF, ROOM = SHARED_ROOM - (REST + 127) / 128 * 128 - MANY * THREADS * 4 };
+        enum { PIECE = Most<Staged<W, K>::PIECE...>::OF, WANTED = CLUSTER > 1 ? 0 : Most<Staged<W, K>::SMALL...>::OF };
+        enum { ROOM = SHARED_ROOM - (REST + 127) / 128 * 128 - MANY * THREADS * 4 };
         enum { DEPTH = ROOM >= 4 * STEP_BYTES + PIECE ? 4 : 2, LEFT = ROOM - DEPTH * STEP_BYTES, SMALL = LEFT >= PIECE + WANTED ? WANTED : 0 };
         enum { FIT = (LEFT - SMALL) / PIECE, AHEAD = FIT < 1 ? 1 : FIT > 3 ? 3 : FIT };
         U4 code[DEPTH][MANY][THREADS];
@@ -71,7 +72,7 @@ template <class W, int K, class R> struct Rows {
                 }
         }
         // part(to, from) for each part of a piece that this lane copies: where it goes in a slot, from the lane's first part on.
-        template <class Part> INLINE_IN void each(int piece, u32 lane, Part part) const
+        template <class F> INLINE_IN void each(int piece, u32 lane, F part) const
         {
 #pragma unroll
                 for (int r = 0; r < 2; r++)
@@ -92,7 +93,7 @@ template <class W, int K, class R> struct Rows {
                 u8 *to = &ring.piece[slot][place(0, tid) * S::PITCH] + lane;
                 each(piece, lane, [&](int at, const u8 *from) { copy16(to + at, from); });
         }
-        // Into L2: the copies are waited for by a fence, a step later.
+        // Into L2, for the copies to come: tile_fence waits for what is under way, a step after it was asked for.
         INLINE_IN void fetch(int piece) const
         {
                 each(piece, 16 * ((u32)TID % 4), [&](int, const u8 *from) { ahead(from); });
