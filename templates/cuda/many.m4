@@ -6,9 +6,8 @@
 //
 // Each token's values are scaled by a power of two, so that its largest are about 2^15: undone in the sums, which are f32.
 //
-// Weights and the tokens' codes come through shared memory, several steps ahead (ring.m4), and weights to L2 FAR pieces of CK values
-// before that.
-enum { NT = MOE_NT, CK = 256, STEP = 64, STEPS = CK / STEP, GROUP = THREADS / 2, ROWS = 128, FAR = 2 };
+// Weights and the tokens' codes come through shared memory, several steps ahead (ring.m4).
+enum { NT = MOE_NT, CK = 256, STEP = 64, STEPS = CK / STEP, GROUP = THREADS / 2, ROWS = 128 };
 m4_define(«MOE_act», «q8»)m4_dnl
 m4_include(«product.m4»)
 m4_include(«f16.m4»)
@@ -234,8 +233,6 @@ INLINE void times(Rows<W, K, R> &w, Part<W, K, R> &part, Weigh<K> &weigh, Tokens
                                 w.ask(p + 1);
                         if (s == 0 && AHEAD < w.MOST && p + AHEAD < last)
                                 w.more(p);
-                        if (s == 1 && AHEAD + FAR < w.MOST && p + AHEAD + FAR < last)
-                                w.fetch(p + AHEAD + FAR);
                         copies_end();
                         if (s == STEPS - 1 && p + 1 < last) {
                                 if (4 * AHEAD - 1 < DEPTH)

@@ -93,11 +93,6 @@ template <class W, int K, class R> struct Rows {
                 u8 *to = &ring.piece[slot][place(0, tid) * S::PITCH] + lane;
                 each(piece, lane, [&](int at, const u8 *from) { copy16(to + at, from); });
         }
-        // Into L2, for the copies to come: tile_fence waits for what is under way, a step after it was asked for.
-        INLINE_IN void fetch(int piece) const
-        {
-                each(piece, 16 * ((u32)TID % 4), [&](int, const u8 *from) { ahead(from); });
-        }
         INLINE_IN void copy_small()
         {
                 u32 lane = 16 * ((u32)TID % 4);
@@ -120,10 +115,6 @@ template <class W, int K, class R> struct Rows {
                 for (int p = 0; p < AHEAD; p++)
                         if (p < MOST && first + p < last)
                                 copy(first + p, p);
-#pragma unroll
-                for (int p = AHEAD; p < AHEAD + FAR; p++)
-                        if (p < MOST && first + p < last)
-                                fetch(first + p);
         }
         // The piece AHEAD of the one in registers, in whose slot nobody reads any more.
         INLINE_IN void more(int piece) { copy(piece + AHEAD, slot); }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # compute-sanitizer's tools over a prompt and a few tokens of the demo model.
 . tests/gpu/lib.sh
-limit=120 # seconds each
+limit=300 # seconds each
 tool=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /opt/cuda/bin/compute-sanitizer 2>/dev/null | head -n 1)
 tools="memcheck racecheck initcheck synccheck"
 if [ -z "$tool" ]; then
