@@ -152,7 +152,8 @@ void few_grid(Ctx *c)
 {
         switch (c->n->op) {
         case OP_matmul:
-                sel_grid(c, 1, sel_type(c, S_x).dim[0].sym, 1, COLUMNS);
+                sel_grid(c, 0, sel_type(c, S_x).dim[0].sym, 1, COLUMNS);
+                sel_grid(c, 1, DIM_const, sel_matmul_tiles(c), 1);
                 return;
         case OP_experts_up:
                 key_int(c->k, "GRID", blocks(c) * PROCESSORS);

@@ -74,7 +74,7 @@ const double *ev_mat_row(Mat *m, u64 row); /* good until the next call */
 double ev_dot(const double *a, const double *b, u64 n);
 double ev_dotf(const float *a, const float *b, u64 n);
 void ev_norm_row(float *x, const float *w, u64 n, double eps); /* in place */
-void ev_quantize(Eval *e, const Node *n, float *y); /* norm(x) in q8 */
+void ev_quantize(Eval *e, const Node *n, float *y);            /* norm(x) in q8 */
 void ev_norm_rows(float *x, u64 n, const float *w, u64 group, double eps);
 /* x of node n as a product takes it: normed by slot norm if present, rounded as act says; [rows, width]. */
 const double *ev_product_in(Eval *e, const Node *n, Slot x, i64 act);

@@ -417,6 +417,8 @@ static void infer_route(Ctx *c)
                 n = w.dim[0].n;
         } else if (has(c, S_norm))
                 bad(c, "operand norm needs w");
+        else if (attr_i(c->n, A_out) == ACT_q8)
+                bad(c, "out q8 needs w");
         vector(c, S_bias, n);
         if (k > n)
                 bad(c, "k is %lld of only %lld experts", (long long)k, (long long)n);

@@ -65,7 +65,7 @@
         O(attend, "q kv pos seq sinks? norm? freqs? k? v? knorm?",                                           \
                 "heads dv scale window softcap eps out " ROPE_ATTRS, "k")                                    \
         O(glu, "gate up", "glu alpha limit", "1")                                                            \
-        O(route, "x w? norm? bias?", "k gate renorm wscale groups groups_k eps out", "o")                        \
+        O(route, "x w? norm? bias?", "k gate renorm wscale groups groups_k eps out", "o")                    \
         O(experts, "x route gate up down gate_b? up_b? down_b? norm? res?", "act glu alpha limit eps", "1")  \
         O(sort, "route", "experts", "1")                                                                     \
         O(experts_up, "x route gate up gate_b? up_b? norm? order?", "act out glu alpha limit eps", "1")      \

@@ -412,6 +412,8 @@ static Ref route(Model *m, Ref h, i64 experts)
                 node_int(m->g, n, A_groups, groups);
                 node_int(m->g, n, A_groups_k, 1 + rand_below(&m->r, (u32)groups));
         }
+        if (own && experts % 2 && m->width % 16 == 0)
+                node_int(m->g, n, A_out, ACT_q8);
         if (own)
                 return product(m, n, x);
         node_in(m->g, n, S_x, x);

@@ -48,7 +48,7 @@ static u32 down_key(bool early)
         for (u32 i = 0; i < g->n_node; i++)
                 if (g->node[i].op == OP_experts_down)
                         assert_true(select_node(arena, g, i, TARGET_cuda, NULL, early, &down));
-        assert_string_equal(down.key->op, "experts_down_few");
+        assert_string_equal(down.key->op, "experts_down_one");
         keys[n_keys] = down.key;
         return n_keys++;
 }

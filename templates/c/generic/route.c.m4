@@ -1,6 +1,6 @@
 // route: each token's k experts and their weights, from logits x [T, E], or from norm(x) [T, K] times w [E, K] (F32 panels).
 //
-// out Route [T, KTOP]. A block: one token. Among equal scores the lowest index wins.
+// out Route [T, KTOP]; with q8 norm(x) [T, K] too. A block: one token. Among equal scores the lowest index wins.
 m4_include(«prelude.m4»)
 m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)
@@ -32,7 +32,11 @@ moe_has(«w», «                const float *x = (const float *)moe_arg(«x») 
                 moe_has(«norm», «float y[K];
                 norm_row(x, moe_arg(«norm»), K, (float)MOE_eps, y);
                 x = y;», «»)
-                Acts a = {0};
+moe_if(MOE_out, q8, «                u32 T = dim->n_tok;
+                i8 *q = moe_arg(«out1»);
+                float *d = (float *)(q + (u64)T * K), *sums = d + (u64)T * (K / 16);
+                quantize(x, K, q + (u64)t * K, d + (u64)t * (K / 16), sums + (u64)t * (K / 16));
+», «»)                Acts a = {0};
                 a.f[0] = x;
                 for (u32 p = 0; p < PE / 8; p++) {
                         f32x8 acc = splat(0);

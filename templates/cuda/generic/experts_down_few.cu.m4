@@ -5,6 +5,8 @@
 // SLOTS places of shared memory, asked for in turn as places get free, the first ones before the wait (the route is read ahead of it); a
 // warp takes whole items. Each pair's results are put by, and a token's are summed in the order of its slots. Grid: 1, H / 16,
 // CLUSTER. 256 threads, BLOCKS a processor; for more than 32 tokens, whose results take more room, one of 512 threads in place of two.
+//
+//      H100, H 2048, F 768, 8 of 128 experts, microseconds, Q6_K: 2 tokens: 14    8: 30    16: 43    32: 56    64: 87; Q4_K: 10    25    36    46    75
 m4_include(«prelude.m4»)
 enum { H = MOE_H, K = MOE_F, E = MOE_E, KTOP = MOE_KTOP };
 m4_include(«columns.m4»)

@@ -5,6 +5,8 @@
 // that chose the expert. STAGES tiles, or halves of them, are on their way through shared memory. Each warp has its pieces of K of every tile; a tile's
 // results are summed, and rounded, by some of the warps while the others go on. The launch behind this one, which reads the route before its own
 // wait, is let go when the first tiles have been asked for. Grid: GRID. 256 threads, BLOCKS a processor; one of 512 where K is wide.
+//
+//      H100, Q4_K K 2048, F 768, 8 of 128 experts, microseconds: 2 tokens: 19    8: 41    16: 63    32: 81    64: 108
 m4_include(«prelude.m4»)
 enum { K = MOE_K, F = MOE_F, E = MOE_E, KTOP = MOE_KTOP, GRID = MOE_GRID };
 m4_include(«columns.m4»)

@@ -5,7 +5,7 @@
 // tokens: a touched expert's rows leave the memory once for up to NT tokens, and L2 for more. SPLIT blocks take them in turns, each
 // with the next one's first weights and tokens on their way before its results go out. Grid: SPLIT. 256 threads, BLOCKS a processor.
 //
-//      H100, Q4_K K 2048, F 768, 8 of 128 experts, microseconds:  16 tokens: 123     64: 179    512: 185    2048: 579
+//      H100, Q4_K K 2048, F 768, 8 of 128 experts, microseconds:  512 tokens: 157    2048: 475
 m4_include(«prelude.m4»)
 m4_define(«moe_orders», «moe_if(MOE_TYPE_gate, MOE_TYPE_up, 1, 2)»)m4_dnl
 m4_include(«many.m4»)
