@@ -248,10 +248,5 @@ template <int N> INLINE float sum_of(const Sums16 (&part)[N], int column, int ro
 #pragma unroll
         for (int i = 0; i < N; i++)
                 y[i] = part[i].y[column][row];
-#pragma unroll
-        for (int m = 1; m < N; m *= 2)
-#pragma unroll
-                for (int i = 0; i + m < N; i += 2 * m)
-                        y[i] += y[i + m];
-        return y[0];
+        return tree_sum(y);
 }

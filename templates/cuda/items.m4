@@ -52,11 +52,7 @@ struct Pairs {
                 barrier();
 #pragma unroll 1
                 for (int e = TID; e < (E + 31) / 32 * 32 && TID < 32; e += 32) {
-                        u32 mine = e < E ? (f.all[e] + COLUMNS - 1) / COLUMNS : 0, upto = mine;
-                        for (int m = 1; m < 32; m *= 2) {
-                                u32 other = shfl(upto, TID < m ? 0 : TID - m);
-                                upto += TID >= m ? other : 0;
-                        }
+                        u32 mine = e < E ? (f.all[e] + COLUMNS - 1) / COLUMNS : 0, upto = warp_upto(mine);
                         if (e < E)
                                 f.first[e] = base + upto - mine;
                         base += shfl(upto, 31);

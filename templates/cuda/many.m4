@@ -267,11 +267,7 @@ template <int E> struct Tiles {
 #pragma unroll 1
                 for (int e0 = 0; e0 < E && TID < 32; e0 += 32) {
                         int e = e0 + TID;
-                        u32 mine = e < E ? (off[e + 1] - off[e] + NT - 1) / NT : 0, upto = mine;
-                        for (int m = 1; m < 32; m *= 2) {
-                                u32 other = shfl(upto, TID - m < 0 ? 0 : TID - m);
-                                upto += TID >= m ? other : 0;
-                        }
+                        u32 mine = e < E ? (off[e + 1] - off[e] + NT - 1) / NT : 0, upto = warp_upto(mine);
                         if (e < E)
                                 start[e] = base + upto - mine;
                         base += shfl(upto, 31);

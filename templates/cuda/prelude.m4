@@ -49,6 +49,25 @@ INLINE float warp_max(float v)
                 v = max1(v, shfl_xor(v, m));
         return v;
 }
+// The sum of the lanes up to this one.
+INLINE u32 warp_upto(u32 v)
+{
+        for (int m = 1; m < 32; m *= 2) {
+                u32 other = shfl(v, TID % 32 < m ? 0 : TID % 32 - m);
+                v += TID % 32 >= m ? other : 0;
+        }
+        return v;
+}
+// The sum of N values by one fixed tree.
+template <int N> INLINE float tree_sum(float (&v)[N])
+{
+#pragma unroll
+        for (int m = 1; m < N; m *= 2)
+#pragma unroll
+                for (int i = 0; i + m < N; i += 2 * m)
+                        v[i] += v[i + m];
+        return v[0];
+}
 // N sums over a warp at once, N a power of two: lane l gets that of v[l / (32 / N)].
 template <int N> INLINE float warp_sums(float (&v)[N])
 {

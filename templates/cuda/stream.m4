@@ -183,12 +183,7 @@ template <int PARTS> INLINE float rms_of(const float (&part)[PARTS], int n, floa
 #pragma unroll
         for (int i = 0; i < PARTS; i++)
                 s[i] = part[i];
-#pragma unroll
-        for (int m = 1; m < PARTS; m *= 2)
-#pragma unroll
-                for (int i = 0; i + m < PARTS; i += 2 * m)
-                        s[i] += s[i + m];
-        return rsqrt_f32(s[0] / (float)n + eps);
+        return rsqrt_f32(tree_sum(s) / (float)n + eps);
 }
 
 // n rows of a q8 value of `all` rows of K, each filled up to N, AT groups of 16 a thread on their way at a time; row(t): which one is the

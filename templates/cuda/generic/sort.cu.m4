@@ -25,11 +25,7 @@ INLINE void scan(u32 *off, u32 n)
         u32 base = 0, lane = (u32)TID;
 #pragma unroll 1
         for (u32 e0 = 0; e0 < E; e0 += 32) {
-                u32 e = e0 + lane, mine = e < E ? start[e] : 0, upto = mine;
-                for (u32 m = 1; m < 32; m *= 2) {
-                        u32 other = shfl(upto, (int)(lane < m ? 0 : lane - m));
-                        upto += lane >= m ? other : 0;
-                }
+                u32 e = e0 + lane, mine = e < E ? start[e] : 0, upto = warp_upto(mine);
                 if (e < E)
                         start[e] = off[e] = base + upto - mine;
                 base += shfl(upto, 31);
