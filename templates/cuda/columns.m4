@@ -74,9 +74,7 @@ struct Power {
         {
                 top = max_f32(top, shfl_xor(top, 1));
                 top = max_f32(top, shfl_xor(top, 2));
-                u32 e = f32_bits(top) >> 23;
-                e = e < 8 ? 8 : e > 253 ? 253 : e;
-                by = bits_f32((261 - e) << 23), back = bits_f32((e - 7) << 23) * DOWN;
+                power_of_two(top, by, back);
         }
         // Undone in sums, whose columns are 2 (lane % 4) and the next.
         INLINE_IN void undo(float (&acc)[4]) const
@@ -101,11 +99,8 @@ struct Columns {
                                 n = dp4a(r.code[s][i], 0x01010101, n);
                         half[s / 2] = fma1((float)n, r.d[s] * by * (1 / 64.0f), half[s / 2]);
 #pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                                u32 even, odd;
-                                halves<128, true>(r.code[s][i], top, even, odd);
-                                b[s][i][0] = f.template of<false>(even), b[s][i][1] = f.template of<false>(odd);
-                        }
+                        for (int i = 0; i < 4; i++)
+                                f.rounded(r.code[s][i], top, b[s][i][0], b[s][i][1]);
                 }
                 sum[0] = pack_f16(half[0], half[1]);
                 sum[1] = pack_f16(half[0] - f16_f32(sum[0] & 0xffff), half[1] - f16_f32(sum[0] >> 16));
@@ -173,18 +168,12 @@ template <> struct Times<1> {
                                         float scale, m;
                                         w[r].group((u32)u, (u32)g, c[r], scale, m);
                                         if (g % W::SAME == 0)
-                                                by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
+                                                by[r].template set_weights<W>(scale, m);
                                 }
 #pragma unroll
                                 for (int i = 0; i < 4; i++) {
                                         u32 a[4];
-#pragma unroll
-                                        for (int r = 0; r < 2; r++) {
-                                                u32 even, odd;
-                                                halves<W::CENTRE, !W::MIN>(c[r][i], top, even, odd);
-                                                a[r] = by[r].template of<(bool)W::MIN>(even);
-                                                a[r + 2] = by[r].template of<(bool)W::MIN>(odd);
-                                        }
+                                        fragment<W>(c, by, top, i, a);
                                         mma_f16(acc, a, x.b[j * G + g][i]);
                                 }
                         }

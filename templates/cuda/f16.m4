@@ -10,6 +10,13 @@ template <int ZERO, bool SIGNED> INLINE void halves(u32 w, u32 top, u32 &even, u
         even = sub_f16x2((w & 0x00ff00ff) ^ top, 0x64006400 + ZERO * 0x10001);
         odd = sub_f16x2(SIGNED ? (w >> 8 & 0x00ff00ff) ^ top : prmt(w, top, 0x5351), 0x64006400 + ZERO * 0x10001);
 }
+// What values are scaled by so that the largest, 127 times `top`, is about 2^15, and what undoes that and UP in sums.
+INLINE void power_of_two(float top, float &by, float &back)
+{
+        u32 e = f32_bits(top) >> 23;
+        e = e < 8 ? 8 : e > 253 ? 253 : e;
+        by = bits_f32((261 - e) << 23), back = bits_f32((e - 7) << 23) * DOWN;
+}
 // A scale as two f16, and what is taken off behind it, each twice.
 struct Factor {
         u32 high, low, less;
@@ -21,4 +28,23 @@ struct Factor {
                 less = pack_f16(-m, -m);
         }
         template <bool MIN> INLINE_IN u32 of(u32 code) const { return fma_f16x2(code, high, MIN ? fma_f16x2(code, low, less) : mul_f16x2(code, low)); }
+        // Of a q8 value's word.
+        INLINE_IN void rounded(u32 w, u32 top, u32 &even, u32 &odd) const
+        {
+                halves<128, true>(w, top, even, odd);
+                even = of<false>(even), odd = of<false>(odd);
+        }
+        // Of a group of weights, UP times.
+        template <class W> INLINE_IN void set_weights(float s, float m) { set(UP * s, W::MIN ? UP * fma1(-(float)W::CENTRE, s, m) : 0); }
 };
+// Word i of two rows' groups of weights, as a lane's part of a product of 16 values.
+template <class W> INLINE void fragment(const u32 (&c)[2][4], const Factor (&by)[2], u32 top, int i, u32 (&a)[4])
+{
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+                u32 even, odd;
+                halves<W::CENTRE, !W::MIN>(c[r][i], top, even, odd);
+                a[r] = by[r].template of<(bool)W::MIN>(even);
+                a[r + 2] = by[r].template of<(bool)W::MIN>(odd);
+        }
+}

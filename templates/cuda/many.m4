@@ -70,10 +70,10 @@ template <int K> struct Weigh {
                 }
                 for (int m = LANES / 2; m; m /= 2)
                         top = max_f32(top, shfl_xor(top, m));
-                u32 e = f32_bits(top) >> 23;
-                e = e < 8 ? 8 : e > 253 ? 253 : e;
+                float by, back;
+                power_of_two(top, by, back);
                 if (first())
-                        t.by[token()] = bits_f32((261 - e) << 23), t.back[token()] = bits_f32((e - 7) << 23) * DOWN;
+                        t.by[token()] = by, t.back[token()] = back;
         }
 };
 
@@ -149,9 +149,9 @@ template <class W, int K, class R> struct Part {
 #pragma unroll
                         for (int w = 0; w < 4; w++) {
                                 u32 even, odd;
-                                halves<128, true>(word(q, w), top, even, odd);
-                                to[2 * w * NT * 4] = f.template of<false>(even);
-                                to[(2 * w + 1) * NT * 4] = f.template of<false>(odd);
+                                f.rounded(word(q, w), top, even, odd);
+                                to[2 * w * NT * 4] = even;
+                                to[(2 * w + 1) * NT * 4] = odd;
                         }
                 }
         }
@@ -179,15 +179,8 @@ template <class W, int K, class R> INLINE void unpack(const Rows<W, K, R> &w, in
         u32 c[2][4];
         w.codes(s, c, by);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-#pragma unroll
-                for (int r = 0; r < 2; r++) {
-                        u32 even, odd;
-                        halves<W::CENTRE, !W::MIN>(c[r][i], top, even, odd);
-                        f[i][r] = by[r].template of<(bool)W::MIN>(even);
-                        f[i][r + 2] = by[r].template of<(bool)W::MIN>(odd);
-                }
-        }
+        for (int i = 0; i < 4; i++)
+                fragment<W>(c, by, top, i, f[i]);
 }
 
 // acc: += the products of the thread's rows with n tokens over pieces first .. last - 1 of K; both have been begun, rows first. A step

@@ -157,7 +157,7 @@ template <class W, int K, class R> struct Rows {
                         float scale, m;
                         w[j][r].group(u, g, c[r], scale, m);
                         if (g % W::SAME == 0)
-                                by[r].set(UP * scale, W::MIN ? UP * fma1(-(float)W::CENTRE, scale, m) : 0);
+                                by[r].template set_weights<W>(scale, m);
                 }
         }
         // Which group of 16 values of a piece the lane's codes of step s are: a part that is the lane's and one that is the step's.
