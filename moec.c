@@ -35,7 +35,7 @@ Dtype front_cache_type(const char *word, const char *flag)
 
 /* ---- targets ---- */
 
-static NvrtcPaths nvrtc_paths(void)
+NvrtcPaths front_nvrtc_paths(void)
 {
         return (NvrtcPaths){
                 getenv("MOEC_NVRTC"), getenv("CONDA_PREFIX"), getenv("CUDA_HOME"), getenv("CUDA_PATH")};
@@ -64,7 +64,7 @@ static moec_status device_arch(Arena *a, const char **arch, moec_error *e)
 static void choose(Stages *s, bool compiled)
 {
         const char **arch = NEWN(s->arena, const char *, 1);
-        NvrtcPaths paths = nvrtc_paths();
+        NvrtcPaths paths = front_nvrtc_paths();
         moec_error e;
         Nvrtc *n;
         s->target = TARGET_cpu;
@@ -291,7 +291,7 @@ void stages_sources(Stages *s, Key *const key[], u32 n, const char **source)
 
 static Nvrtc *open_nvrtc(Stages *s)
 {
-        NvrtcPaths paths = nvrtc_paths();
+        NvrtcPaths paths = front_nvrtc_paths();
         moec_error e;
         Nvrtc *n;
         if (nvrtc_open(s->arena, &paths, &n, &e) != MOEC_OK)

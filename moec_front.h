@@ -54,6 +54,8 @@ void stages_select(Stages *s); /* all phases, then their kernels: s->emit */
 void stages_sources(Stages *s, Key *const key[], u32 n, const char **source);
 void stages_plan(Stages *s, Buf *out); /* the whole way: the plan appended to out */
 
+NvrtcPaths front_nvrtc_paths(void); /* where the environment says that NVRTC is */
+
 /* The plan of opt, from the cache or made. cache may be NULL. */
 moec_status front_plan(const moec_model *m, const moec_options *opt, const char *def_march, Plan **plan,
         bool *from_cache, char why[PLAN_WHY], moec_error *e);

@@ -1,5 +1,5 @@
 /* Every kernel of the demo model compiles for the H100's architecture, where NVRTC is. */
-#include "codegen/nvrtc.h"
+#include "moec_front.h"
 #include "runtime/plan.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,8 +15,7 @@
 static bool has_nvrtc(void)
 {
         Arena *a = arena_new();
-        NvrtcPaths paths = {
-                getenv("MOEC_NVRTC"), getenv("CONDA_PREFIX"), getenv("CUDA_HOME"), getenv("CUDA_PATH")};
+        NvrtcPaths paths = front_nvrtc_paths();
         Nvrtc *n;
         moec_error e;
         bool has = nvrtc_open(a, &paths, &n, &e) == MOEC_OK && nvrtc_knows(n, "sm_90a", &e) == MOEC_OK;

@@ -1,6 +1,6 @@
 /* Every kernel of the demo model, and of a wide one, compiles for every architecture, all in one plan:
  * neither NVRTC nor the look at what shared memory they want finds fault. */
-#include "codegen/nvrtc.h"
+#include "moec_front.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,8 +19,7 @@ static u32 n_arch;
 static void choose(const char *words)
 {
         Arena *a = arena_new();
-        NvrtcPaths paths = {
-                getenv("MOEC_NVRTC"), getenv("CONDA_PREFIX"), getenv("CUDA_HOME"), getenv("CUDA_PATH")};
+        NvrtcPaths paths = front_nvrtc_paths();
         Nvrtc *nvrtc;
         moec_error e;
         u32 n;

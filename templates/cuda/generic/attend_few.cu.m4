@@ -22,6 +22,7 @@ moe_early(«kvv»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, SPLIT = MOE_SPLIT };
 enum { NT = MOE_NT, NJ = DK / 32, NV = DV / 64, NO = DV / 8, TILE = 16, EACH = MOE_EACH };
 enum { PAIRS = (DK / 2 + 15) / 16 }; // PAIRS: of a head, a lane's
+enum { LAST = (NT + 2 * TILE - 2) / TILE }; // tiles, from the last one back, that may have positions of the step
 #define LOG2E 1.44269504f
 // Scores are exponents of 2, but where a cap comes between.
 #define SCALE ((float)MOE_scale moe_if(MOE_softcap, 0x0p+0, «* LOG2E», «»))
@@ -379,7 +380,7 @@ moe_kernel
         u64 row0 = ((u64)(u32)seq * KVH + BY) * n_ctx;
         const u16 *keys = (const u16 *)moe_arg(«kv») + row0 * DK, *values = (const u16 *)moe_arg(«kvv») + row0 * DV;
         Tile t;
-        // Its tiles from the last to the first: the last two may need the step's own.
+        // Its tiles from the last to the first, of which only that may have positions of the step: LAST < WARPS.
         i32 first = mine < tiles ? mine + (tiles - 1 - mine) / each * each : -1;
         if (first >= 0) {
                 t.load_keys(keys, TILE * (from + first), pos);
@@ -399,8 +400,11 @@ moe_if(MOE_NT, 1, «», «        if (TID < (int)T)
                 seen_pos[TID] = seen(a, (int)token, TID);
 »)        barrier();
         pdl_wait();
-        bool last = moe_has(«k», «split == (tiles - 1) % each / WARPS», «false»), own = last moe_has(«k», «|| (NT > 1 && tiles > 1 && split == (tiles - 2) % each / WARPS)», «»);
-#pragma unroll 1
+        bool last = moe_has(«k», «split == (tiles - 1) % each / WARPS», «false»), own = last;
+moe_has(«k», «#pragma unroll
+        for (i32 i = 2; i <= LAST; i++)
+                own = own || (tiles >= i && split == (tiles - i) % each / WARPS);
+», «»)#pragma unroll 1
         for (int pair = warp; pair <= (G + NT - 1) / 2; pair += WARPS) {
                 int n = 2 * pair + TID % 32 / 16, m = n < G ? 0 : (n - G) % NT;
                 bool key = own && n >= G && n < G + moe_if(MOE_NT, 1, 1, «(int)T && seen_pos[m] >= 0»);
@@ -417,7 +421,7 @@ moe_has(«k», «        if (last && TID < DK / 8)
                 *(U4 *)((u16 *)moe_arg(«kv») + (row0 + (u32)pos) * DK + 8 * TID) = *(const U4 *)&own_key[token][8 * TID];
         if (last && TID < DV / 8)
                 *(U4 *)((u16 *)moe_arg(«kvv») + (row0 + (u32)pos) * DV + 8 * TID) = *(const U4 *)&own_value[token][8 * TID];
-        if (first == tiles - 1 || (NT > 1 && first >= 0 && first == tiles - 2)) {
+        if (first >= 0 && first >= tiles - LAST) {
                 copies_wait_but<1>();
                 moe_if(MOE_NT, 1, «put_own(t, 0, pos - TILE * (from + first));», «// In the order of their positions.
 #pragma unroll 1
