@@ -8,10 +8,14 @@
  * cores, whose sizes belong together.
  *
  * Grids, as blockIdx.x, y, z (a grid is the phase's largest: blocks behind the step's sizes have nothing to
- * do): matmul              block of RPB rows over all weights (START, END), tile of NT rows of x headmul
- * block of RPB rows, head, tile of NT tokens experts_up          part, slot, token;      with an order: part,
- * expert experts_down        block of RPB rows, token;      with an order: block of RPB rows, and the experts
- * in turn attend              token, head of keys, split kv_append           token route token, split
+ * do); those of a few and of many tokens are in select_few.c and select_many.c:
+ *   matmul              block of RPB rows over all weights (START, END), tile of NT rows of x
+ *   headmul             block of RPB rows, head, tile of NT tokens
+ *   experts_up          part, slot, token;      with an order: part, expert
+ *   experts_down        block of RPB rows, token;      with an order: block of RPB rows, the experts in turn
+ *   attend              token, head of keys, split
+ *   kv_append           token
+ *   route               token, split
  *   sort                one block
  *   add mul glu scale   row, 1024 columns
  *   all others          row */

@@ -89,15 +89,21 @@ static bool attend_fits(const Ctx *c)
 
 bool few_fits(const Ctx *c)
 {
-        if (c->n->op == OP_route)
+        bool multiplies = tokens(c) > 1 && few_multiplies(c) && attr_i(c->n, A_act) == ACT_q8;
+        switch (c->n->op) {
+        case OP_route:
                 return tokens(c) <= MOST && route_fits(c);
-        if (c->n->op == OP_attend)
+        case OP_attend:
                 return tokens(c) <= FEW && attend_fits(c);
-        if (tokens(c) == 1 || !few_multiplies(c) || attr_i(c->n, A_act) != ACT_q8)
+        case OP_matmul:
+                return multiplies && matmul_fits(c);
+        case OP_experts_up:
+                return multiplies && experts_up_fits(c);
+        case OP_experts_down:
+                return multiplies && experts_down_fits(c);
+        default:
                 return false;
-        return c->n->op == OP_matmul       ? matmul_fits(c)
-               : c->n->op == OP_experts_up ? experts_up_fits(c)
-                                           : experts_down_fits(c);
+        }
 }
 
 bool few_multiplies(const Ctx *c)

@@ -18,29 +18,35 @@
  *   add, mul      a + b, a * b     elementwise; b may be one row [1, N] or a weight [N], used for every token
  *   scale         by * x
  *   slice         x[:, from:to]    of the row, or with heads of each of its `heads` equal parts
- *   concat        [a | b]          along the last dimension, or with heads part by part: [a0 | b0 | a1 | b1
- * ...] rmsnorm       x / sqrt(mean(x^2) + eps) * w, over each `group` neighbouring values (0: the whole row);
+ *   concat        [a | b]          along the last dimension, or with heads part by part: [a0 | b0 | a1 | ...]
+ *   rmsnorm       x / sqrt(mean(x^2) + eps) * w, over each `group` neighbouring values (0: the whole row);
  *                 Zhang and Sennrich 2019. w has `group` values
  *   quantize      q8 of norm(x)
  *   matmul        res + norm(x) * W + bias, one result a w; act: what x is rounded to before the product
  *   headmul       x [T, heads * in] seen as [T, heads, in], W [heads, out, in] -> [T, heads * out]: a product
- * a head (MLA) rope          rotates the first rdim of each head's values by pos / rfactor: Su et al. 2021;
- * neox pairs (i, i + rdim/2), norm pairs (2i, 2i + 1); with ext != 0 YaRN (Peng et al. 2023) with its ramp
- * from fast to slow over octx; magnitudes times rattn; freqs divides each pair's frequency kv_append state
- * with rope(norm(k)) and v stored at (seq, pos); norm by head. No v: values are a prefix of the keys attend
- * softmax(scale * rope(norm(q)) K^T + mask) V over positions 0..pos of the token's own sequence (the last
- *                 `window` of them, 0: all), query heads share key heads in groups; softcap c: scores c *
- * tanh(s / c); sinks [heads]: one more logit a head in the softmax's denominator, with no value. With k:
- * kv_append first glu           swiglu: silu(gate) * up; geglu: gelu_tanh(gate) * up; swiglu_oai: g =
- * min(gate, limit), u = clamp(up, limit): g * sigmoid(alpha * g) * (u + 1) route         logits z = norm(x) *
- * w (or x itself) [T, E]; scores s = softmax(z) | sigmoid(z) | z; the k largest of s + bias (within the
- * groups_k best of `groups` groups, by the sum of their two best), lowest index first among equals; weights s
- * (softmax_k: softmax over the chosen z), renormed to sum 1 if renorm, times wscale; out q8: norm(x) in q8,
- * too, for the experts experts       res + sum
- * over the chosen experts e, in slot order: weight_e * down_e(glu(gate_e(x'), up_e(x'))), x' = norm(x) sort
- * the (token, slot) pairs of a route grouped by expert, in order of tokens experts_up    glu(gate_e(x'),
- * up_e(x')) of every chosen expert -> [T, k, F]; order: the schedule, no change of meaning; out: q8 where the
- * result is rounded for experts_down experts_down  res + sum over slots: weight_e * down_e(x[:, slot])
+ *                 a head (MLA)
+ *   rope          rotates the first rdim of each head's values by pos / rfactor: Su et al. 2021; neox pairs
+ *                 (i, i + rdim/2), norm pairs (2i, 2i + 1); with ext != 0 YaRN (Peng et al. 2023) with its
+ *                 ramp from fast to slow over octx; magnitudes times rattn; freqs divides each pair's
+ *                 frequency
+ *   kv_append     state with rope(norm(k)) and v stored at (seq, pos); norm by head. No v: values are a
+ *                 prefix of the keys
+ *   attend        softmax(scale * rope(norm(q)) K^T + mask) V over positions 0..pos of the token's own
+ *                 sequence (the last `window` of them, 0: all), query heads share key heads in groups;
+ *                 softcap c: scores c * tanh(s / c); sinks [heads]: one more logit a head in the softmax's
+ *                 denominator, with no value. With k: kv_append first
+ *   glu           swiglu: silu(gate) * up; geglu: gelu_tanh(gate) * up;
+ *                 swiglu_oai: g = min(gate, limit), u = clamp(up, limit): g * sigmoid(alpha * g) * (u + 1)
+ *   route         logits z = norm(x) * w (or x itself) [T, E]; scores s = softmax(z) | sigmoid(z) | z; the k
+ *                 largest of s + bias (within the groups_k best of `groups` groups, by the sum of their two
+ *                 best), lowest index first among equals; weights s (softmax_k: softmax over the chosen z),
+ *                 renormed to sum 1 if renorm, times wscale; out q8: norm(x) in q8, too, for the experts
+ *   experts       res + sum over the chosen experts e, in slot order:
+ *                 weight_e * down_e(glu(gate_e(x'), up_e(x'))), x' = norm(x)
+ *   sort          the (token, slot) pairs of a route grouped by expert, in order of tokens
+ *   experts_up    glu(gate_e(x'), up_e(x')) of every chosen expert -> [T, k, F]; order: the schedule, no
+ *                 change of meaning; out: q8 where the result is rounded for experts_down
+ *   experts_down  res + sum over slots: weight_e * down_e(x[:, slot])
  */
 #ifndef MOEC_OPS_H
 #define MOEC_OPS_H
