@@ -9,7 +9,7 @@
 #include "runtime/driver.h"
 #include "runtime/isa.h"
 
-/* ---- options ---- */
+/* ---- options: what is not given is the environment's, which is read here alone ---- */
 
 const char *front_cache_dir(Arena *a, const moec_options *opt)
 {
@@ -33,13 +33,13 @@ Dtype front_cache_type(const char *word, const char *flag)
         return D_f16;
 }
 
-/* ---- targets ---- */
-
 NvrtcPaths front_nvrtc_paths(void)
 {
         return (NvrtcPaths){
                 getenv("MOEC_NVRTC"), getenv("CONDA_PREFIX"), getenv("CUDA_HOME"), getenv("CUDA_PATH")};
 }
+
+/* ---- targets ---- */
 
 static moec_status device_arch(Arena *a, const char **arch, moec_error *e)
 {
