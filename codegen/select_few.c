@@ -89,18 +89,18 @@ static bool attend_fits(const Ctx *c)
 
 bool few_fits(const Ctx *c)
 {
-        bool multiplies = tokens(c) > 1 && few_multiplies(c) && attr_i(c->n, A_act) == ACT_q8;
+        bool several = tokens(c) > 1 && attr_i(c->n, A_act) == ACT_q8;
         switch (c->n->op) {
         case OP_route:
                 return tokens(c) <= MOST && route_fits(c);
         case OP_attend:
                 return tokens(c) <= FEW && attend_fits(c);
         case OP_matmul:
-                return multiplies && matmul_fits(c);
+                return several && matmul_fits(c);
         case OP_experts_up:
-                return multiplies && experts_up_fits(c);
+                return several && experts_up_fits(c);
         case OP_experts_down:
-                return multiplies && experts_down_fits(c);
+                return several && experts_down_fits(c);
         default:
                 return false;
         }
