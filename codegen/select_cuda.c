@@ -216,18 +216,22 @@ static void grid_sort(Ctx *c)
 static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
+        if (c->one) {
+                sel_grid(c, 0, DIM_const, PROCESSORS, 1);
+                return;
+        }
         if (c->few) {
                 few_grid(c);
                 return;
         }
         if (!c->many)
-                c->cols = size(c, "PART", 16, 512, c->one ? c->cols : order ? 32 : 16);
+                c->cols = size(c, "PART", 16, 512, order ? 32 : 16);
         if (c->cols % 16)
                 tab_err(c->tune, "PART is a multiple of 16");
         key_int(c->k, "PART", c->cols);
         sel_grid(c, 0, DIM_const, sel_dim(c, S_gate, 1), c->cols);
         sel_grid(c, 1, DIM_const, order ? sel_dim(c, S_gate, 0) : sel_last(c, S_route), 1);
-        sel_grid(c, 2, order || c->one ? DIM_const : DIM_n_tok, 1, 1);
+        sel_grid(c, 2, order ? DIM_const : DIM_n_tok, 1, 1);
         if (c->many)
                 many_grid(c);
 }
@@ -238,8 +242,12 @@ static void grid_experts_down(Ctx *c)
                 return;
         }
         key_int(c->k, "RPB", c->rows);
+        if (c->one) {
+                sel_grid(c, 0, DIM_const, PROCESSORS, 1);
+                return;
+        }
         sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);
-        sel_grid(c, 1, has(c, S_order) || c->one ? DIM_const : DIM_n_tok, 1, 1);
+        sel_grid(c, 1, has(c, S_order) ? DIM_const : DIM_n_tok, 1, 1);
         if (c->many)
                 many_grid(c);
 }

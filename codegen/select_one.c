@@ -9,6 +9,9 @@
 
 #define WARPS      16         /* of a block */
 #define DOWN_WARPS 20         /* of experts_down's, some of which have no rows */
+#define MOST       4          /* tokens */
+#define LONG       256        /* rows a block, from which on several tokens are tensor cores' */
+#define PAIRS      32         /* of token and slot: a lane has one */
 #define ROOM       (96 << 10) /* shared memory of the smallest block that every device has */
 
 static i64 row_bytes(const Ctx *c, Ref w)
@@ -18,46 +21,16 @@ static i64 row_bytes(const Ctx *c, Ref w)
         return (i64)plan_weight_bytes(t->type, PLAN_split, 2, dim);
 }
 
+static i64 tokens(const Ctx *c)
+{
+        return (i64)c->g->max[DIM_n_tok];
+}
+
 /* A warp's rows and the activations of n values. */
 static bool fits(const Ctx *c, i64 rows, i64 n)
 {
         bool q8 = attr_i(c->n, A_act) == ACT_q8;
         return rows > 0 && WARPS * rows + n * (q8 ? 3 : 8) / 2 + 4096 <= ROOM;
-}
-
-static bool matmul_fits(const Ctx *c)
-{
-        i64 most = 0;
-        for (u32 i = 0; i < c->n->nout; i++)
-                most = MAX(most, row_bytes(c, in_nth(c->n, S_w, i)));
-        return sel_type(c, S_x).dim[0].sym != DIM_const && fits(c, most, sel_last(c, S_x));
-}
-static bool experts_up_fits(const Ctx *c)
-{
-        return fits(c, row_bytes(c, in_get(c->n, S_gate)) + row_bytes(c, in_get(c->n, S_up)),
-                sel_dim(c, S_gate, 2));
-}
-static bool experts_down_fits(const Ctx *c)
-{
-        i64 slots = sel_last(c, S_route);
-        return slots <= 32 &&
-               fits(c, slots * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
-}
-
-bool one_fits(const Ctx *c)
-{
-        if (c->g->max[DIM_n_tok] != 1)
-                return false;
-        switch (c->n->op) {
-        case OP_matmul:
-                return matmul_fits(c);
-        case OP_experts_up:
-                return !in_get(c->n, S_order) && experts_up_fits(c);
-        case OP_experts_down:
-                return !in_get(c->n, S_order) && experts_down_fits(c);
-        default:
-                return false;
-        }
 }
 
 static i64 blocks_of(const Ctx *c, i64 rpb)
@@ -83,20 +56,55 @@ static i64 rows_in_a_wave(const Ctx *c, i64 blocks)
         }
         return MAX(least, 8);
 }
-static i64 columns_in_a_wave(const Ctx *c)
+
+static bool matmul_fits(const Ctx *c)
 {
-        i64 f = sel_dim(c, S_gate, 1), slots = sel_last(c, S_route), cols = 16;
-        while (cols < 512 && sel_tiles(f, cols) * slots > PROCESSORS)
-                cols += 16;
-        return cols;
+        i64 most = 0;
+        for (u32 i = 0; i < c->n->nout; i++)
+                most = MAX(most, row_bytes(c, in_nth(c->n, S_w, i)));
+        return sel_type(c, S_x).dim[0].sym != DIM_const && fits(c, most, tokens(c) * sel_last(c, S_x)) &&
+               (tokens(c) == 1 || rows_in_a_wave(c, PROCESSORS) <= LONG);
+}
+static bool experts_fit(const Ctx *c)
+{
+        return !in_get(c->n, S_order) && tokens(c) * sel_last(c, S_route) <= PAIRS;
+}
+static bool experts_up_fits(const Ctx *c)
+{
+        return experts_fit(c) &&
+               fits(c, row_bytes(c, in_get(c->n, S_gate)) + row_bytes(c, in_get(c->n, S_up)),
+                       tokens(c) * sel_dim(c, S_gate, 2));
+}
+static bool experts_down_fits(const Ctx *c)
+{
+        i64 slots = sel_last(c, S_route);
+        return experts_fit(c) &&
+               fits(c, slots * row_bytes(c, in_get(c->n, S_down)), slots * sel_dim(c, S_down, 2));
+}
+
+bool one_fits(const Ctx *c)
+{
+        if (tokens(c) > MOST)
+                return false;
+        switch (c->n->op) {
+        case OP_matmul:
+                return matmul_fits(c);
+        case OP_experts_up:
+                return experts_up_fits(c);
+        case OP_experts_down:
+                return experts_down_fits(c);
+        default:
+                return false;
+        }
 }
 
 void one_begin(Ctx *c)
 {
         c->k->op = arena_fmt(c->k->arena, "%s_one", c->k->op);
+        c->tile = tokens(c);
         c->s->threads = 32 * (c->n->op == OP_experts_down ? DOWN_WARPS : WARPS);
         c->rows = rows_in_a_wave(c, PROCESSORS);
-        if (c->n->op == OP_experts_up)
-                c->cols = columns_in_a_wave(c);
+        if (c->n->op != OP_matmul)
+                key_int(c->k, "GRID", PROCESSORS);
         key_int(c->k, "REGISTERS", 56);
 }

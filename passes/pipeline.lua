@@ -29,6 +29,14 @@ return {
                                 "layout split", "order", "buffers",
                         },
                 },
+                {       -- the same for very few, by decode's kernels
+                        name = "four", max_tok = 4, max_out = 4,
+                        passes = {
+                                "fold", "dce", "experts grouped=4097", "qmatmul",
+                                "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",
+                                "layout split", "order", "buffers",
+                        },
+                },
                 {       -- the same for some sequences that decode together, or a few tokens of one; wider experts have no kernels
                         -- for that (codegen/select_few.c), and are grouped as in larger steps
                         name = "few", max_tok = 32, max_out = 32,

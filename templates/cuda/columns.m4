@@ -45,10 +45,10 @@ struct Rounded {
         {
 #pragma unroll
                 for (int s = 0; s < STEPS; s++) {
-                        u32 at = x.place((u32)place_of<W>(piece, s));
-                        U4 c = x.q[0][at];
+                        u32 at = (u32)place_of<W>(piece, s);
+                        U4 c = x.q[0][x.place(at)];
                         code[s][0] = c.x, code[s][1] = c.y, code[s][2] = c.z, code[s][3] = c.w;
-                        d[s] = x.d[0][at];
+                        d[s] = x.d[0][x.spot(at)];
                 }
         }
         // Out of a q8 value of `rows` rows of K.

@@ -79,6 +79,7 @@ INLINE u32 match_any(i32 v) { return __match_any_sync(0xffffffffu, v); }
 // Which of the warp's lanes say so; how many bits are set.
 INLINE u32 ballot(bool b) { return __ballot_sync(0xffffffffu, b); }
 INLINE int bits_of(u32 b) { return __popc(b); }
+INLINE int lowest_of(u32 b) { return __ffs((int)b) - 1; }
 INLINE void barrier() { __syncthreads(); }
 INLINE void warp_barrier() { __syncwarp(); }
 // For a part of the block: barrier 1 to 15, whole warps, as many threads as come.

@@ -20,6 +20,7 @@ typedef unsigned int u32;
 typedef int i32;
 typedef unsigned long long u64;
 struct alignas(16) U4 { u32 x, y, z, w; };
+struct alignas(8) F2 { float x, y; };
 struct alignas(16) F4 { float x, y, z, w; };
 struct KernelDim { u32 n_tok, n_out, n_seq, n_ctx; };
 struct Route { i32 id; float w; };

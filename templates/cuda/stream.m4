@@ -21,39 +21,84 @@ m4_define(«moe_tokens», «m4_ifelse(MOE_NT, 1, 1, «(int)m4_ifdef(«MOE_ROWS»
 // Whole turns of a warp over n units, without a question where none is needed.
 #define EACH_UNIT(u, n) for (u32 u = (u32)TID % 32; u < (n) / 32 * 32 || ((n) % 32 && u < (n)); u += 32)
 
-// What a warp has of RB rows: row row() is lane lane(r)'s.
-template <int RB> struct Totals {
-        typedef Sums<RB, 1> S;
-        float acc[RB][1] = {};
-        INLINE_IN void add(int r, float sum)
+// What a warp has of RB rows times M tokens: row row(), token token() is lane lane(r, t)'s.
+template <int RB, int M = 1> struct Totals {
+        typedef Sums<RB, M> S;
+        float acc[RB][M] = {};
+        INLINE_IN void add(int r, const float (&sum)[M])
         {
 #pragma unroll
                 for (int i = 0; i < RB; i++)
-                        acc[i][0] = i == r ? acc[i][0] + sum : acc[i][0];
+#pragma unroll
+                        for (int t = 0; t < M; t++)
+                                acc[i][t] = i == r ? acc[i][t] + sum[t] : acc[i][t];
         }
         INLINE_IN float of() const { return S::of(acc); }
         static INLINE_IN int row() { return S::row(); }
+        static INLINE_IN int token() { return S::token(); }
         static INLINE_IN bool mine() { return S::mine(); }
         static INLINE_IN int lane(int r) { return r * S::LANES; }
 };
 
-// N rows that lie `apart` bytes apart, rows FIRST .. of `to`, times the token's activations. One row's code for all rows: a step of one
-// token runs each instruction once or twice, so that the time to fetch it counts.
-template <class W, int K, int FIRST, int N, class X, class To> INLINE void product_here(const u8 *rows, int apart, const X &x, To &to)
+// N rows that lie `apart` bytes apart, rows FIRST .. of `to`, times the activations of n tokens, up to M. One row's code for all rows: a
+// step of one token runs each instruction once or twice, so that the time to fetch it counts. Several tokens' code is one row's as
+// often as there may be tokens, of which the compiler keeps one unpacking.
+template <class W, int K, int FIRST, int N, class X, int M, class To> INLINE void product_here(const u8 *rows, int apart, const X (&x)[M], int n, To &to)
 {
         enum { UNITS = Row<W, K>::UNITS };
 #pragma unroll 1
         for (int r = 0; r < N; r++) {
-                float sum[1][1] = {};
+                float sum[M][1][1] = {}, each[M];
 #pragma unroll 1
                 EACH_UNIT(u, UNITS) {
                         W w[1];
                         w[0].template load<K>(rows + r * apart, u);
-                        Unit<(bool)W::FLOAT>::dot(w, u, x, sum);
+#pragma unroll
+                        for (int t = 0; t < M; t++)
+                                if (t == 0 || t < n)
+                                        Unit<(bool)W::FLOAT>::dot(w, u, x[t], sum[t]);
                 }
-                to.add(FIRST + r, sum[0][0]);
+#pragma unroll
+                for (int t = 0; t < M; t++)
+                        each[t] = sum[t][0][0];
+                to.add(FIRST + r, each);
         }
 }
+
+// Two rows times one token's activations; of one type: units of both at a time.
+template <class A, class B, int K, class X> struct Rows2 {
+        static INLINE_IN void times(const u8 *first, const u8 *second, const X &x, float (&sum)[2])
+        {
+                float acc[2][1][1] = {};
+#pragma unroll 1
+                EACH_UNIT(u, (Row<A, K>::UNITS)) {
+                        A w[1];
+                        w[0].template load<K>(first, u);
+                        Unit<(bool)A::FLOAT>::dot(w, u, x, acc[0]);
+                }
+#pragma unroll 1
+                EACH_UNIT(u, (Row<B, K>::UNITS)) {
+                        B w[1];
+                        w[0].template load<K>(second, u);
+                        Unit<(bool)B::FLOAT>::dot(w, u, x, acc[1]);
+                }
+                sum[0] = acc[0][0][0], sum[1] = acc[1][0][0];
+        }
+};
+template <class W, int K, class X> struct Rows2<W, W, K, X> {
+        static INLINE_IN void times(const u8 *first, const u8 *second, const X &x, float (&sum)[2])
+        {
+                float acc[2][1] = {};
+#pragma unroll 1
+                EACH_UNIT(u, (Row<W, K>::UNITS)) {
+                        W w[2];
+                        w[0].template load<K>(first, u);
+                        w[1].template load<K>(second, u);
+                        Unit<(bool)W::FLOAT>::dot(w, u, x, acc);
+                }
+                sum[0] = acc[0][0], sum[1] = acc[1][0];
+        }
+};
 
 // The activations of one token, K values filled up to N with zeros. With a norm (its weights: ahead of the wait) they are made of
 // x * weight, before 1 / rms is known; products are multiplied by that after. Whoever calls meets a barrier behind fill.
@@ -97,7 +142,7 @@ template <int K, int N> struct Maker {
                         if (N / 4 % THREADS == 0 || i < N / 4) {
                                 ((u32 *)a.q[0])[4 * a.place(i / 4) + i % 4] = q;
                                 if (i % 4 == 0)
-                                        a.d[0][a.place(i / 4)] = d, a.s[0][a.place(i / 4)] = s;
+                                        a.d[0][a.spot(i / 4)] = d, a.s[0][a.spot(i / 4)] = s;
                         }
                 }
         }
@@ -134,7 +179,7 @@ template <int K, int N> struct Maker {
                 }
         }
         // Those of n tokens, whose rows row(t) gives: AT of them on their way at a time, one's code for all.
-        enum { AT = NT == 1 || J > 4 ? 1 : J > 2 ? 2 : J > 1 ? 4 : 8 };
+        enum { ROOM = J > 4 ? 1 : J > 2 ? 2 : J > 1 ? 4 : 8, AT = NT < ROOM ? NT : ROOM };
         F4 next[AT][J];
         template <class Of> INLINE_IN void rows(Of row, int t, int n)
         {
@@ -208,9 +253,10 @@ template <int K, int N> struct Taker {
         {
 #pragma unroll
                 for (int i = 0; i < AT; i++) {
-                        int j = from + i * THREADS, t = j / EACH, at = (int)acts->place((u32)(j % EACH));
+                        int j = from + i * THREADS, t = j / EACH, g = j % EACH;
+                        u32 spot = acts->spot((u32)g);
                         if (t < n)
-                                acts[t].q[0][at] = code[i], acts[t].d[0][at] = scale[i], acts[t].s[0][at] = sum[i];
+                                acts[t].q[0][acts->place((u32)g)] = code[i], acts[t].d[0][spot] = scale[i], acts[t].s[0][spot] = sum[i];
                 }
         }
         // All of them, of which the first are loaded.

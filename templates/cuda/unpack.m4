@@ -5,7 +5,8 @@
 //   wide<K>    unit u of a row, what comes in loads of 16 bytes; small<K>: all else of it; load<K>: both
 //   PLANES     of At<K>: the planes of wide loads lie together, from WIDE and from HIGH on (one plane: HIGH is WIDE_END), each with as
 //              many bytes for any 256 values; those of small loads from SMALL to SMALL_END, or apart (both 0)
-//   at(u, g)   which group of 16 of the row group g of unit u is
+//   GROUPS     at(u, g): which group of 16 of the row group g of unit u is: first(u) + step(g); what each of these leaves of 4 comes to
+//              less than 4 together, so that where a group lies is a sum, too (product.m4)
 //   group      its codes as 4 words of 4 signed bytes, s and m: value = s * code - m; MIN 0: m is 0
 //   CENTRE     of the codes, by 128 where they are signed (MIN 0): m is near s * CENTRE
 //   LEVELS     2: a block's values are d times whole numbers, less dmin times others; the four lanes that have a block share d and
@@ -17,6 +18,10 @@
 // A whole number less `zero`, as f16, twice; n, zero - 1024: 0 .. 1023.
 INLINE u32 whole_f16x2(u32 n, u32 zero) { return sub_f16x2(n * 0x10001 + 0x64006400, zero * 0x10001 + 0x64006400); }
 #define PLANES(wide, high, wide_end, small, small_end) WIDE = wide, HIGH = high, WIDE_END = wide_end, SMALL = small, SMALL_END = small_end
+#define GROUPS(of_unit, of_group)                                       \
+        static INLINE_IN u32 first(u32 u) { return of_unit; }           \
+        static INLINE_IN u32 step(u32 g) { return of_group; }           \
+        static INLINE_IN u32 at(u32 u, u32 g) { return first(u) + step(g); }
 #define LOAD template <int K> INLINE_IN void load(const u8 *row, u32 u) { wide<K>(row, u), small<K>(row, u); }
 INLINE void nibbles(const U4 &q, u32 g, u32 (&w)[4])
 {

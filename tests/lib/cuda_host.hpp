@@ -134,6 +134,10 @@ INLINE int bits_of(u32 b)
 {
         return __builtin_popcount(b);
 }
+INLINE int lowest_of(u32 b)
+{
+        return __builtin_ffs((int)b) - 1;
+}
 INLINE void barrier()
 {
         host::yield(host::AT_BARRIER);

@@ -38,7 +38,6 @@ struct Tile {
 };
 // One group's part of a tile's result.
 struct Part { float top[ROWS], total[ROWS]; };
-struct alignas(8) F2 { float x, y; };
 struct Room {
         alignas(128) u16 ring[RING]; // keys and values; then the groups' sums
         union {

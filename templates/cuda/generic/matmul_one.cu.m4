@@ -1,6 +1,6 @@
-// matmul_one: matmul in a step of one token: out[i] = res + norm(x) * w[i] + bias[i].
+// matmul_one: matmul in a step of one token, or of T <= NT: out[i] = res + norm(x) * w[i] + bias[i].
 //
-// x f32 or q8 [1, K]; w[i] split [N_i, K]; out[i] f32 [1, N_i]; res f32 [1, N_0] (one weight only), may be out[0] itself.
+// x f32 or q8 [T, K]; w[i] split [N_i, K]; out[i] f32 [T, N_i]; res f32 [T, N_0] (one weight only), may be out[0] itself.
 // A block: RPB rows of one weight, tiles of RB rows to the warps in turn. A warp's first STAGES tiles are asked
 // for before the wait; each further one when the tile whose room it takes has been read.
 // Grid: sum over i of ceil(N_i / RPB). 512 threads.
@@ -17,17 +17,17 @@ moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[Row<moe_fact(«
 »)};
 typedef moe_acts«»<1, N_ACT> Acts;
 // Rows of a tile: as many as are wanted, of those for which a block has room beside the activations.
-enum { WANT = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS, LEFT = WHOLE_ROOM - 4096 - (int)sizeof(Acts) };
+enum { WANT = RPB > 4 * WARPS ? 2 : (RPB + WARPS - 1) / WARPS, LEFT = WHOLE_ROOM - 4096 - NT * (int)sizeof(Acts) };
 enum { MOST = LEFT / (int)(WARPS * sizeof(Widest)), RB = MOST < 1 ? 1 : MOST < WANT ? MOST : WANT, TILES = (RPB + RB * WARPS - 1) / (RB * WARPS) };
 union Rows {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[RB * Row<moe_fact(«TYPE_w», I), K>::BYTES];
 »)};
 enum { FIT = (int)((LEFT < SHARED_ROOM ? LEFT : SHARED_ROOM) / (WARPS * sizeof(Rows))), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
-enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0, TAKEN = (int)(WARPS * STAGES * sizeof(Rows) + sizeof(Acts)) };
+enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0, TAKEN = (int)(WARPS * STAGES * sizeof(Rows) + NT * sizeof(Acts)) };
 struct Shared {
         Rows ring[WARPS][STAGES];
-        Acts acts;
-        float part[WARPS];
+        Acts acts[NT];
+        float part[NT][WARPS];
         Landing landed[WARPS][STAGES];
         // More than half of what there is: blocks of one wave never share a processor, where its other ones would idle.
         u8 alone[TAKEN < LONE ? LONE - TAKEN : 16];
@@ -70,10 +70,10 @@ INLINE void ask(const Job &j, int tile)
 
 moe_kernel
 {
-        typedef Totals<RB> To;
+        typedef Totals<RB, NT> To;
         moe_trigger(first);
         Job j = job_of(a);
-        int warp = TID / 32;
+        int warp = TID / 32, T = moe_tokens;
         if (TID % 32 < STAGES)
                 landing_init(&sh.landed[warp][TID % 32]);
         warp_barrier();
@@ -81,27 +81,28 @@ moe_kernel
         for (int i = 0; i < STAGES; i++)
                 ask(j, i);
 moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
+        auto row = [&](int t) { return (const float *)moe_arg(«x») + (u64)(u32)t * K; };
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
-        x.values((const float *)moe_arg(«x»));
-        x.fill<moe_has(«norm», true, false)>(sh.acts);
-        moe_has(«norm», «x.squares(sh.part);», «»)
+        x.rows(row, 0, T);
+        x.all<moe_has(«norm», true, false)>(row, T, sh.acts, sh.part);
 », «        pdl_wait();
-        copy<K>(sh.acts, 0, moe_arg(«x»), 1, 0, 0);
+        moe_if(MOE_NT, 1, «copy<K>(sh.acts[0], 0, moe_arg(«x»), 1, 0, 0);», «copy_rows<K, N_ACT>(sh.acts, moe_arg(«x»), T, T, [](int t) { return t; });»)
 »)        barrier();
-        float r = moe_has(«norm», «rms_of(sh.part, K, (float)MOE_eps)», 1);
+        float r = moe_has(«norm», «rms_of(sh.part[To::token()], K, (float)MOE_eps)», 1);
 #pragma unroll 1
         for (int tile = 0; tile < TILES; tile++) {
-                int row = j.first + (tile * WARPS + warp) * RB, n = row + To::row();
-                if (row >= j.end)
+                int first = j.first + (tile * WARPS + warp) * RB, n = first + To::row();
+                if (first >= j.end)
                         break;
                 To y;
-                bool mine = To::mine() && n < j.end;
-                moe_has(«res», «float res = mine ? ((const float *)moe_arg(«res»))[n] : 0;», «»)
+                bool mine = To::mine() && n < j.end && To::token() < T;
+                u32 at = (u32)(To::token() * j.n + n);
+                moe_has(«res», «float res = mine ? ((const float *)moe_arg(«res»))[at] : 0;», «»)
                 const u8 *rows = (const u8 *)&sh.ring[warp][tile % STAGES];
                 landing_wait(&sh.landed[warp][tile % STAGES], (u32)(tile / STAGES) & 1);
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, «                if (moe_types == 1 || j.type == I)
-                        product_here<moe_fact(«TYPE_w», I), K, 0, RB>(rows, Row<moe_fact(«TYPE_w», I), K>::BYTES, sh.acts, y);
+                        product_here<moe_fact(«TYPE_w», I), K, 0, RB>(rows, Row<moe_fact(«TYPE_w», I), K>::BYTES, sh.acts, T, y);
 »)»)                if (STAGES < TILES) {
                         warp_barrier();
                         ask(j, tile + STAGES);
@@ -110,7 +111,7 @@ moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, «     
                 if (mine) {
                         if (j.bias)
                                 v += j.bias[n];
-                        j.out[n] = v moe_has(«res», «+ res», «»);
+                        j.out[at] = v moe_has(«res», «+ res», «»);
                 }
         }
 }

@@ -17,7 +17,7 @@ struct IQ4_XS {
                 low = W4(row + At<K>::L + 4 * b);
         }
         LOAD
-        static INLINE_IN u32 at(u32 u, u32 g) { return 2 * u + g; }
+        GROUPS(2 * u, g)
         INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 u32 j = u % 8;

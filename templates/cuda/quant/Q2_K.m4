@@ -17,7 +17,7 @@ struct Q2_K {
                 dmin = W2(row + At<K>::M + 2 * b);
         }
         LOAD
-        static INLINE_IN u32 at(u32 u, u32 g) { return u / 2 * 8 + 2 * g + u % 2; }
+        GROUPS(u / 2 * 8 + u % 2, 2 * g)
         INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 u32 c = t[g / 2] >> (16 * (g % 2) + 8 * (u % 2)) & 255;

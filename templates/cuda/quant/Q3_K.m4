@@ -20,7 +20,7 @@ struct Q3_K {
                         t[i] = W4(row + At<K>::T + 12 * b + 4 * i);
         }
         LOAD
-        static INLINE_IN u32 at(u32 u, u32 g) { return u / 2 * 8 + 2 * g + u % 2; }
+        GROUPS(u / 2 * 8 + u % 2, 2 * g)
         INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 int n = u / 2 % 2, i = 8 * n + 2 * g + u % 2; // the group in its block

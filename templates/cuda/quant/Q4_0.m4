@@ -7,7 +7,7 @@ struct Q4_0 {
         template <int K> INLINE_IN void wide(const u8 *row, u32 u) { q = W16(row + At<K>::Q + 16 * u); }
         template <int K, class P> INLINE_IN void small(P row, u32 u) { d = W2(row + 2 * u); }
         LOAD
-        static INLINE_IN u32 at(u32 u, u32 g) { return 2 * u + g; }
+        GROUPS(2 * u, g)
         INLINE_IN void group(u32, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 nibbles(q, g, w);

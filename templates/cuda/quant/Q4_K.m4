@@ -36,7 +36,7 @@ struct Q4_K {
                         t[i] = W2(row + At<K>::T + 12 * b + 4 * i + 2 * (u % 2));
         }
         LOAD
-        static INLINE_IN u32 at(u32 u, u32 g) { return 4 * u + g; }
+        GROUPS(4 * u, g)
         INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 nibbles(q[g % 2], g / 2, w);

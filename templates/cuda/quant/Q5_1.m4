@@ -12,7 +12,7 @@ struct Q5_1 {
                 least = W2(row + At<K>::M + 2 * u);
         }
         LOAD
-        static INLINE_IN u32 at(u32 u, u32 g) { return 2 * u + g; }
+        GROUPS(2 * u, g)
         INLINE_IN void group(u32, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 nibbles(q, g, w);

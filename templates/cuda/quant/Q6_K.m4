@@ -22,14 +22,16 @@ struct Q6_K {
                 d = W2(row + At<K>::D + u / 4 * 2);
         }
         LOAD
+        // Bits 2 * (u % 2) + 4 n and the next of each byte, as bits 4 and 5.
+        static INLINE_IN u32 tops(u32 high, int n, u32 shift) { return (n ? high >> shift : high << (4 - shift)) & 0x30303030; }
         // g: the nibble, then the half of the 32 bytes
-        static INLINE_IN u32 at(u32 u, u32 g) { return u / 2 * 8 + 2 * (u % 2) + 4 * (g % 2) + g / 2; }
+        GROUPS(u / 2 * 8 + u % 2 * 2, g % 2 * 4 + g / 2)
         INLINE_IN void group(u32 u, u32 g, u32 (&w)[4], float &s, float &m) const
         {
                 int n = g % 2, h = g / 2;
                 nibbles(q[h], n, w);
                 for (int i = 0; i < 4; i++)
-                        w[i] |= (word(high[h], i) >> (2 * (u % 2) + 4 * n) & 0x03030303) << 4;
+                        w[i] |= tops(word(high[h], i), n, 2 * (u % 2));
                 s = f16_f32(d) * (float)(i8)(t[n] >> (8 * h));
                 m = 32.0f * s;
         }
@@ -49,7 +51,7 @@ struct Q6_K {
         INLINE_IN u32 value(const Whole &w, int g, int i, bool odd, u32 top) const
         {
                 int n = g % 2, h = g / 2;
-                u32 code = (word(q[h], i) >> (4 * n) & 0x0f0f0f0f) | (word(high[h], i) >> (w.shift + 4 * n) & 0x03030303) << 4;
+                u32 code = (word(q[h], i) >> (4 * n) & 0x0f0f0f0f) | tops(word(high[h], i), n, w.shift);
                 return mul_f16x2(sub_f16x2((code >> (odd ? 8 : 0) & 0x00ff00ff) | top, 0x64206420), w.by[g]);
         }
 };

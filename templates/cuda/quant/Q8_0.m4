@@ -7,7 +7,7 @@ struct Q8_0 {
         template <int K> INLINE_IN void wide(const u8 *row, u32 u) { q = W16(row + At<K>::Q + 16 * u); }
         template <int K, class P> INLINE_IN void small(P row, u32 u) { d = W2(row + u / 2 * 2); }
         LOAD
-        static INLINE_IN u32 at(u32 u, u32) { return u; }
+        GROUPS(u, g)
         INLINE_IN void group(u32, u32, u32 (&w)[4], float &s, float &m) const
         {
                 w[0] = q.x, w[1] = q.y, w[2] = q.z, w[3] = q.w;
