@@ -148,16 +148,18 @@ Graph *router_graph(Arena *arena, int experts)
         return bound(arena, parse(arena, text, strlen(text), "router"), 11);
 }
 
-Graph *slots_graph(Arena *arena)
+Graph *slots_graph(Arena *arena, const char *down, int f)
 {
-        static const char text[] =
-                "graph slots {\n$e =F32[512,512]\n$n =F32[512]\n$z =F32[16,512]\n$g =Q8_0[16,768,512]\n"
-                "$d =Q6_K[16,512,768]\n%0 =f32[n_tok,512] embed w $e, ids @ids\n"
-                "%1 =f32[n_tok,512] rmsnorm x %0, w $n, eps 0x1p-20\n%2 =f32[n_tok,16] matmul x %1, w $z\n"
-                "%3 =route[n_tok,8] route x %2, k 8, renorm 1\n"
-                "%4 =f32[n_tok,512] experts x %1, route %3, gate $g, up $g, down $d, res %0\n"
-                "%5 =f32[n_out,512] rows x %4, out @out\nreturn %5\n}\n";
-        return bound(arena, parse(arena, text, sizeof text - 1, "slots"), 13);
+        const char *text = arena_fmt(arena,
+                "graph slots {\n$e =F32[512,512]\n$n =F32[512]\n$z =F32[16,512]\n$g =Q8_0[16,%d,512]\n"
+                "$d =%s[16,512,%d]\n%%0 =f32[n_tok,512] embed w $e, ids @ids\n"
+                "%%1 =f32[n_tok,512] rmsnorm x %%0, w $n, eps 0x1p-20\n%%2 =f32[n_tok,16] matmul x %%1, w "
+                "$z\n"
+                "%%3 =route[n_tok,8] route x %%2, k 8, renorm 1\n"
+                "%%4 =f32[n_tok,512] experts x %%1, route %%3, gate $g, up $g, down $d, res %%0\n"
+                "%%5 =f32[n_out,512] rows x %%4, out @out\nreturn %%5\n}\n",
+                f, down, f);
+        return bound(arena, parse(arena, text, strlen(text), "slots"), 13);
 }
 
 Graph *attend_graph(Arena *arena, const AttendShape *m)

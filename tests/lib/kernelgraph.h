@@ -23,8 +23,8 @@ Graph *counts_graph(Arena *arena, const char *type, const char *down, int k, int
 /* A router as wide as route_few's threads together have values, with that many experts. */
 Graph *router_graph(Arena *arena, int experts);
 
-/* Of 16 experts 8 for a token: in a step of several a block has more rows of theirs than room. */
-Graph *slots_graph(Arena *arena);
+/* Of 16 experts 8 for a token: in a step of several a block has more rows of theirs than room. down: [512, f]. */
+Graph *slots_graph(Arena *arena, const char *down, int f);
 
 /* attend in steps of many tokens. out: f32 or q8; kept: as the state says; attrs: the others, in which $n is
  * a norm's weights, $s sinks, $f factors of 16 frequencies. */

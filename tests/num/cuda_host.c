@@ -487,6 +487,22 @@ static void token_trials(const char *words, const Counts *c, u32 n_counts)
         }
 }
 
+static void four_trials(const char *words)
+{
+        add("types, four tokens, q8", types_graph(arena, true, 1), words, 4, 3);
+        add("products, four tokens", products_graph(arena), words, 4, 3);
+        add("5 experts, four tokens", router_graph(arena, 5), words, 4, 3);
+        add("8 of 16 experts, four tokens", slots_graph(arena, "Q6_K", 768), words, 4, 3);
+        add("8 of 16 experts, which norm for themselves", slots_graph(arena, "Q6_K", 768),
+                "fold, dce, experts, qmatmul act=q8, fuse dup_norm route_max=1000000, layout split, order, "
+                "buffers",
+                4, 3);
+        add("8 of 16 experts, no whole number of tiles", slots_graph(arena, "F32", 600),
+                "fold, dce, experts, qmatmul act=f32, fuse dup_norm route_max=1000000, layout split, order, "
+                "buffers",
+                4, 2);
+}
+
 static void make_trials(void)
 {
         enum { SEEDS = 4 };
@@ -546,16 +562,7 @@ static void make_trials(void)
         add("long past, 32 tokens on tensor cores", past_one_graph(arena), words[0], 32, 26);
         trials[n_trials - 1].quick = 24;
         trials[n_trials - 1].runs = trials[n_trials - 1].alone = true;
-        add("types, four tokens, q8", types_graph(arena, true, 1), words[0], 4, 3);
-        add("types, four tokens, f32", types_graph(arena, false, 6), words[2], 4, 2);
-        add("products, four tokens", products_graph(arena), words[0], 4, 3);
-        add("5 experts, four tokens", router_graph(arena, 5), words[0], 4, 3);
-        add("128 experts, four tokens", router_graph(arena, 128), words[0], 4, 3);
-        add("8 of 16 experts, four tokens", slots_graph(arena), words[0], 4, 3);
-        add("8 of 16 experts, which norm for themselves", slots_graph(arena),
-                "fold, dce, experts, qmatmul act=q8, fuse dup_norm route_max=1000000, layout split, order, "
-                "buffers",
-                4, 3);
+        four_trials(words[0]);
 }
 
 static void test_all(void **state)

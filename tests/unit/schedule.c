@@ -393,7 +393,7 @@ static void templates_obey(void **state)
                    *late = expanded(*state, down, "EARLY_route", "0");
         assert_int_equal(waits(early), 1);
         assert_int_equal(waits(late), 2);
-        assert_true(strstr(late, "pdl_wait();") < strstr(late, "route[s].id"));
+        assert_true(strstr(late, "pdl_wait();") < strstr(late, "c.load(route"));
         assert_non_null(strstr(expanded(*state, down, "EARLY_route", NULL), "no fact MOE_EARLY_route"));
         assert_non_null(
                 strstr(expanded(*state, down, "TRIGGER", "waited"), "says MOE_TRIGGER=waited, not first"));

@@ -5,7 +5,7 @@
 // token's experts as soon as it knows these (the route is read before the wait), goes over the units of all slots and sums them with the
 // routing weights in registers. An expert of two tokens comes from L2 the second time. Grid: GRID. 640 threads.
 //
-//      H100, Q4_K q8 H 2048, F 768, 8 of 128 experts, GB/s: 2474; Q6_K: 2022
+//      H100, Q4_K q8 H 2048, F 768, 8 of 128 experts, GB/s: 2190; Q6_K: 2020       2 tokens: 2150; 1950       4: 2260; 2110
 m4_include(«prelude.m4»)
 m4_include(«product.m4»)
 m4_include(«stream.m4»)
