@@ -8,7 +8,8 @@
  * cores, whose sizes belong together.
  *
  * Grids, as blockIdx.x, y, z (a grid is the phase's largest: blocks behind the step's sizes have nothing to
- * do); those of a few and of many tokens are in select_few.c and select_many.c:
+ * do); the templates OP_one (but for matmul) have GRID blocks, those of a few and of many tokens what
+ * select_few.c and select_many.c say:
  *   matmul              block of RPB rows over all weights (START, END), tile of NT rows of x
  *   headmul             block of RPB rows, head, tile of NT tokens
  *   experts_up          part, slot, token;      with an order: part, expert
