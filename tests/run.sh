@@ -22,7 +22,7 @@ while getopts t:s o; do
         esac
 done
 shift $((OPTIND - 1))
-export B=${B:-build} LOG TEST_TIMEOUT=${TEST_TIMEOUT:-600}
+export B=${B:-build} LOG TEST_TIMEOUT=${TEST_TIMEOUT:-1200}
 export CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C
 unset MOEC_CACHE_DIR
 LOG=$(mktemp -d "${TMPDIR:-/tmp}/moec-tests.XXXXXX") || exit 1

@@ -489,7 +489,7 @@ static void token_trials(const char *words, const Counts *c, u32 n_counts)
 
 static void four_trials(const char *words)
 {
-        add("types, four tokens, q8", types_graph(arena, true, 1), words, 4, 3);
+        add("types, four tokens, q8", types_graph(arena, true, 5), words, 4, 3);
         add("products, four tokens", products_graph(arena), words, 4, 3);
         add("5 experts, four tokens", router_graph(arena, 5), words, 4, 3);
         add("8 of 16 experts, four tokens", slots_graph(arena, "Q6_K", 768), words, 4, 3);
