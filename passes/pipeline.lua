@@ -1,6 +1,15 @@
 -- Which passes, in which order, with which options, per target and phase (passes/passes.h lists both).
 -- A step takes the first phase that it fits; without max_tok (tokens) or max_out (rows of logits) a phase takes the
 -- caller's whole batch.
+
+-- CUDA: decode's six launches a layer for several tokens; wider experts have no kernels for that (codegen/select_few.c), and are grouped
+-- as in larger steps.
+local few = {
+        "fold", "dce", "experts grouped=4097", "qmatmul",
+        "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",
+        "layout split", "order", "buffers",
+}
+
 return {
         cpu = {
                 {       -- few tokens: bytes of weights are everything, and every launch costs
@@ -29,22 +38,13 @@ return {
                                 "layout split", "order", "buffers",
                         },
                 },
-                {       -- the same for very few, by decode's kernels
+                {       -- very few tokens go by decode's kernels (codegen/select_one.c)
                         name = "four", max_tok = 4, max_out = 4,
-                        passes = {
-                                "fold", "dce", "experts grouped=4097", "qmatmul",
-                                "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",
-                                "layout split", "order", "buffers",
-                        },
+                        passes = few,
                 },
-                {       -- the same for some sequences that decode together, or a few tokens of one; wider experts have no kernels
-                        -- for that (codegen/select_few.c), and are grouped as in larger steps
+                {       -- some sequences that decode together, or a few tokens of one
                         name = "few", max_tok = 32, max_out = 32,
-                        passes = {
-                                "fold", "dce", "experts grouped=4097", "qmatmul",
-                                "fuse dup_norm fuse_kv round_attend round_route route_max=4194304",
-                                "layout split", "order", "buffers",
-                        },
+                        passes = few,
                 },
                 {       -- more of them, or a short prompt: experts as above, all else as below
                         name = "batch", max_tok = 64, max_out = 64,
