@@ -4,6 +4,10 @@
 
 /* ---- shapes of operands ---- */
 
+i64 sel_tokens(const Ctx *c)
+{
+        return (i64)c->g->max[DIM_n_tok];
+}
 Vtype sel_type(const Ctx *c, Slot s)
 {
         return ref_type(c->g, in_get(c->n, s));

@@ -11,7 +11,7 @@ static void begin(Ctx *c)
         c->tile = 1;
         c->rows = PANEL_ROWS;
         c->cols = HIDDEN;
-        if (c->g->max[DIM_n_tok] != 1 && c->tune)
+        if (sel_tokens(c) != 1 && c->tune)
                 tab_int(c->tune, "NT", 1, 16, &c->tile);
         key_int(c->k, "NT", c->tile);
 }
@@ -30,7 +30,7 @@ static void grid_kv_append(Ctx *c)
 }
 static void grid_attend(Ctx *c)
 {
-        if (in_get(c->n, S_k) && c->g->max[DIM_n_tok] != 1)
+        if (in_get(c->n, S_k) && sel_tokens(c) != 1)
                 err(MOEC_ERROR,
                         "graph %s: fuse_kv is for steps of one token: an attend that appends does not see "
                         "the keys of others beside it",

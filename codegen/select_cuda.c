@@ -28,7 +28,7 @@
 
 static bool one_token(const Ctx *c)
 {
-        return c->g->max[DIM_n_tok] == 1;
+        return sel_tokens(c) == 1;
 }
 static bool has(const Ctx *c, Slot s)
 {
@@ -133,7 +133,7 @@ static void begin(Ctx *c)
         key_int(c->k, "THREADS", c->s->threads);
         key_int(c->k, "NARG", c->s->n_arg);
         if (!c->one && !c->few && (c->n->op == OP_route || c->n->op == OP_experts_down))
-                key_int(c->k, "MAXTOK", MAX((i64)c->g->max[DIM_n_tok], c->many ? MANY_TOKENS : 1));
+                key_int(c->k, "MAXTOK", MAX(sel_tokens(c), c->many ? MANY_TOKENS : 1));
         key_int(c->k, "NT", c->tile);
         facts_ahead(c);
 }
@@ -218,7 +218,7 @@ static void grid_experts_up(Ctx *c)
 {
         bool order = has(c, S_order);
         if (c->one) {
-                sel_grid(c, 0, DIM_const, PROCESSORS, 1);
+                one_grid(c);
                 return;
         }
         if (c->few) {
@@ -244,7 +244,7 @@ static void grid_experts_down(Ctx *c)
         }
         key_int(c->k, "RPB", c->rows);
         if (c->one) {
-                sel_grid(c, 0, DIM_const, PROCESSORS, 1);
+                one_grid(c);
                 return;
         }
         sel_grid(c, 0, DIM_const, sel_dim(c, S_down, 1), c->rows);

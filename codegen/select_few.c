@@ -22,11 +22,6 @@
 #define ACTS    12         /* bytes of a tile's values of one position */
 #define PUT_BY  80         /* bytes of a pair of token and expert in experts_down */
 
-static i64 tokens(const Ctx *c)
-{
-        return (i64)c->g->max[DIM_n_tok];
-}
-
 /* Bytes of a tile's rows; 0 where they are not quantised. */
 static i64 tile_bytes(const Ctx *c, Ref w)
 {
@@ -49,13 +44,13 @@ static bool matmul_fits(const Ctx *c)
         for (u32 i = 0; i < c->n->nout; i++)
                 if (!fits(tile_bytes(c, in_nth(c->n, S_w, i)), ACTS * k))
                         return false;
-        return tokens(c) <= FEW && x.dim[0].sym != DIM_const && k % 64 == 0 && k <= WIDEST;
+        return sel_tokens(c) <= FEW && x.dim[0].sym != DIM_const && k % 64 == 0 && k <= WIDEST;
 }
 
 static bool pairs_fit(const Ctx *c, Slot w)
 {
-        return tokens(c) <= MOST && !in_get(c->n, S_order) && sel_dim(c, w, 0) <= 512 &&
-               tokens(c) * sel_last(c, S_route) < 0xffff;
+        return sel_tokens(c) <= MOST && !in_get(c->n, S_order) && sel_dim(c, w, 0) <= 512 &&
+               sel_tokens(c) * sel_last(c, S_route) < 0xffff;
 }
 static bool experts_up_fits(const Ctx *c)
 {
@@ -69,7 +64,7 @@ static bool experts_down_fits(const Ctx *c)
 {
         return pairs_fit(c, S_down) && sel_type(c, S_x).dt == D_q8 && sel_dim(c, S_down, 2) % 64 == 0 &&
                sel_dim(c, S_down, 1) % TILE == 0 &&
-               fits(tile_bytes(c, in_get(c->n, S_down)), PUT_BY * tokens(c) * sel_last(c, S_route));
+               fits(tile_bytes(c, in_get(c->n, S_down)), PUT_BY * sel_tokens(c) * sel_last(c, S_route));
 }
 
 static bool route_fits(const Ctx *c)
@@ -89,12 +84,12 @@ static bool attend_fits(const Ctx *c)
 
 bool few_fits(const Ctx *c)
 {
-        bool several = tokens(c) > 1 && attr_i(c->n, A_act) == ACT_q8;
+        bool several = sel_tokens(c) > 1 && attr_i(c->n, A_act) == ACT_q8;
         switch (c->n->op) {
         case OP_route:
-                return tokens(c) <= MOST && route_fits(c);
+                return sel_tokens(c) <= MOST && route_fits(c);
         case OP_attend:
-                return tokens(c) <= FEW && attend_fits(c);
+                return sel_tokens(c) <= FEW && attend_fits(c);
         case OP_matmul:
                 return several && matmul_fits(c);
         case OP_experts_up:
@@ -117,7 +112,7 @@ static i64 blocks(const Ctx *c)
 {
         switch (c->n->op) {
         case OP_experts_down:
-                return tokens(c) > FEW ? 1 : BLOCKS;
+                return sel_tokens(c) > FEW ? 1 : BLOCKS;
         case OP_matmul:
         case OP_experts_up:
                 return sel_last(c, S_x) > WARPS * PIECE ? 1 : BLOCKS;
@@ -141,7 +136,7 @@ static i64 rows_in_a_wave(const Ctx *c)
 void few_begin(Ctx *c)
 {
         c->k->op = arena_fmt(c->k->arena, "%s_few", c->k->op);
-        c->tile = tokens(c);
+        c->tile = sel_tokens(c);
         if (!few_multiplies(c)) {
                 c->s->threads = c->n->op == OP_attend ? 256 : 512;
                 if (c->n->op == OP_attend)

@@ -62,7 +62,7 @@ static void tf32_begin(Ctx *c)
         c->tile = 16;
         c->rows = 64;
         key_int(c->k, "BLOCKS", BLOCKS);
-        while (c->rows > 32 && sel_matmul_tiles(c) * sel_tiles(c->g->max[DIM_n_tok], c->tile) < PROCESSORS)
+        while (c->rows > 32 && sel_matmul_tiles(c) * sel_tiles(sel_tokens(c), c->tile) < PROCESSORS)
                 c->rows /= 2;
 }
 
@@ -72,7 +72,7 @@ void many_begin(Ctx *c)
                 tf32_begin(c);
                 return;
         }
-        bool few = c->g->max[DIM_n_tok] <= FEW;
+        bool few = sel_tokens(c) <= FEW;
         c->k->op = arena_fmt(c->k->arena, "%s_many", c->k->op);
         c->s->flags = PLAN_F16;
         if (c->n->op == OP_attend) {

@@ -21,11 +21,6 @@ static i64 row_bytes(const Ctx *c, Ref w)
         return (i64)plan_weight_bytes(t->type, PLAN_split, 2, dim);
 }
 
-static i64 tokens(const Ctx *c)
-{
-        return (i64)c->g->max[DIM_n_tok];
-}
-
 /* A warp's rows and the activations of n values. */
 static bool fits(const Ctx *c, i64 rows, i64 n)
 {
@@ -62,18 +57,18 @@ static bool matmul_fits(const Ctx *c)
         i64 most = 0;
         for (u32 i = 0; i < c->n->nout; i++)
                 most = MAX(most, row_bytes(c, in_nth(c->n, S_w, i)));
-        return sel_type(c, S_x).dim[0].sym != DIM_const && fits(c, most, tokens(c) * sel_last(c, S_x)) &&
-               (tokens(c) == 1 || rows_in_a_wave(c, PROCESSORS) <= LONG);
+        return sel_type(c, S_x).dim[0].sym != DIM_const && fits(c, most, sel_tokens(c) * sel_last(c, S_x)) &&
+               (sel_tokens(c) == 1 || rows_in_a_wave(c, PROCESSORS) <= LONG);
 }
 static bool experts_fit(const Ctx *c)
 {
-        return !in_get(c->n, S_order) && tokens(c) * sel_last(c, S_route) <= PAIRS;
+        return !in_get(c->n, S_order) && sel_tokens(c) * sel_last(c, S_route) <= PAIRS;
 }
 static bool experts_up_fits(const Ctx *c)
 {
         return experts_fit(c) &&
                fits(c, row_bytes(c, in_get(c->n, S_gate)) + row_bytes(c, in_get(c->n, S_up)),
-                       tokens(c) * sel_dim(c, S_gate, 2));
+                       sel_tokens(c) * sel_dim(c, S_gate, 2));
 }
 static bool experts_down_fits(const Ctx *c)
 {
@@ -84,7 +79,7 @@ static bool experts_down_fits(const Ctx *c)
 
 bool one_fits(const Ctx *c)
 {
-        if (tokens(c) > MOST)
+        if (sel_tokens(c) > MOST)
                 return false;
         switch (c->n->op) {
         case OP_matmul:
@@ -101,10 +96,14 @@ bool one_fits(const Ctx *c)
 void one_begin(Ctx *c)
 {
         c->k->op = arena_fmt(c->k->arena, "%s_one", c->k->op);
-        c->tile = tokens(c);
+        c->tile = sel_tokens(c);
         c->s->threads = 32 * (c->n->op == OP_experts_down ? DOWN_WARPS : WARPS);
         c->rows = rows_in_a_wave(c, PROCESSORS);
-        if (c->n->op != OP_matmul)
-                key_int(c->k, "GRID", PROCESSORS);
         key_int(c->k, "REGISTERS", 56);
+}
+
+void one_grid(Ctx *c)
+{
+        key_int(c->k, "GRID", PROCESSORS);
+        sel_grid(c, 0, DIM_const, PROCESSORS, 1);
 }

@@ -15,7 +15,7 @@ typedef struct Ctx {
         i64 tile;   /* tokens that share one unpacking of a weight */
         i64 rows;   /* of a weight, a block */
         i64 cols;   /* of an expert's hidden layer, a block */
-        bool one;   /* by the template for steps of one token */
+        bool one;   /* by the template for steps of one token, or of very few */
         bool few;   /* by the template for steps of a few */
         bool many;  /* by the template for tensor cores */
         bool early; /* it may read ahead of its wait */
@@ -28,6 +28,7 @@ typedef struct SelTarget {
 } SelTarget;
 extern const SelTarget sel_cpu, sel_cuda;
 
+i64 sel_tokens(const Ctx *c); /* the most of a step */
 Vtype sel_type(const Ctx *c, Slot s);
 i64 sel_last(const Ctx *c, Slot s);
 i64 sel_dim(const Ctx *c, Slot s, u32 i);
@@ -41,10 +42,11 @@ void sel_grid_table(Ctx *c); /* a block a row of the weight */
 i64 sel_tiles(i64 n, i64 each);
 i64 sel_matmul_tiles(const Ctx *c); /* c->rows of one weight each */
 
-/* select_one.c: whether the operation, in a step of one token, has a kernel OP_one; then the sizes of its
- * blocks. */
+/* select_one.c: whether the operation, in a step of one token or of up to 4, has a kernel OP_one; then the
+ * sizes of its blocks; the grid of experts. */
 bool one_fits(const Ctx *c);
 void one_begin(Ctx *c);
+void one_grid(Ctx *c);
 
 /* select_few.c: the same of a few tokens, of attend and route of one, too; whether it is a product, whose
  * sizes belong together, and its grid. */
