@@ -18,11 +18,14 @@ m4_define(«moe_tokens», «m4_ifelse(MOE_NT, 1, 1, «(int)m4_ifdef(«MOE_ROWS»
 // K filled up to whole blocks of any type.
 #define WHOLE(k) (((k) + 255) / 256 * 256)
 
+// Stages of a ring: no more than it has steps or than a warp has lanes, each of which begins one.
+#define STAGES_OF(fit, steps) ((fit) < 1 ? 1 : (fit) > 32 && (steps) > 32 ? 32 : (fit) < (steps) ? (fit) : (steps))
+
 // Whole turns of a warp over n units, without a question where none is needed.
 #define EACH_UNIT(u, n) for (u32 u = (u32)TID % 32; u < (n) / 32 * 32 || ((n) % 32 && u < (n)); u += 32)
 
-// What a warp has of RB rows times M tokens: row row(), token token() is lane lane(r, t)'s.
-template <int RB, int M = 1> struct Totals {
+// What a warp has of RB rows times M tokens: after of(), a lane that is mine() has row row(), token token().
+template <int RB, int M> struct Totals {
         typedef Sums<RB, M> S;
         float acc[RB][M] = {};
         INLINE_IN void add(int r, const float (&sum)[M])
@@ -37,13 +40,12 @@ template <int RB, int M = 1> struct Totals {
         static INLINE_IN int row() { return S::row(); }
         static INLINE_IN int token() { return S::token(); }
         static INLINE_IN bool mine() { return S::mine(); }
-        static INLINE_IN int lane(int r) { return r * S::LANES; }
 };
 
-// N rows that lie `apart` bytes apart, rows FIRST .. of `to`, times the activations of n tokens, up to M. One row's code for all rows: a
+// N rows that lie `apart` bytes apart times the activations of n tokens, up to M. One row's code for all rows: a
 // step of one token runs each instruction once or twice, so that the time to fetch it counts. Several tokens' code is one row's as
 // often as there may be tokens, of which the compiler keeps one unpacking.
-template <class W, int K, int FIRST, int N, class X, int M, class To> INLINE void product_here(const u8 *rows, int apart, const X (&x)[M], int n, To &to)
+template <class W, int K, int N, class X, int M, class To> INLINE void product_here(const u8 *rows, int apart, const X (&x)[M], int n, To &to)
 {
         enum { UNITS = Row<W, K>::UNITS };
 #pragma unroll 1
@@ -61,7 +63,7 @@ template <class W, int K, int FIRST, int N, class X, int M, class To> INLINE voi
 #pragma unroll
                 for (int t = 0; t < M; t++)
                         each[t] = sum[t][0][0];
-                to.add(FIRST + r, each);
+                to.add(r, each);
         }
 }
 

@@ -21,7 +21,8 @@ enum { N_ACT = WHOLE(KTOP * R::PAD), ALL = KTOP * R::UNITS };
 typedef moe_acts«»<1, N_ACT> Acts;
 // A tile's experts by so many at a time: of several tokens, whose tiles are no longer all asked for at once, what is used is asked for again.
 enum { EACH = NT == 1 || KTOP % 2 ? KTOP : 2, PARTS = KTOP / EACH, STEPS = TILES * PARTS };
-enum { FIT = (int)((SHARED_ROOM - (NT == 1 ? 0 : sizeof(Acts) + 2048)) / (BUSY * EACH * R::BYTES)), STAGES = FIT < PARTS ? PARTS : FIT < STEPS ? FIT : STEPS };
+// A block of several tokens leaves room for one of the next launch, which is more than half of what there is.
+enum { REST = NT == 1 ? 0 : (int)sizeof(Acts) + 2048, FIT = ((int)SHARED_ROOM - REST) / (int)(BUSY * EACH * R::BYTES), STAGES = STAGES_OF(FIT < PARTS ? PARTS : FIT, STEPS) };
 struct Shared {
         alignas(16) u8 ring[BUSY][STAGES][EACH][R::BYTES];
         Acts acts;

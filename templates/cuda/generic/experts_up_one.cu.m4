@@ -2,8 +2,8 @@
 //
 // x f32 or q8 [T, K]; route [T, KTOP]; gate, up split [E, F, K]; out f32 or q8 [T, KTOP, F]. T KTOP <= 32.
 // All blocks share the rows of all experts that the step has chosen, in tiles of a row of both matrices for each warp, which asks for its
-// own as soon as it knows the expert. The launch behind it, which reads the route before its own wait, is let go when the last are asked
-// for, so that its rows follow these. Grid: GRID. 512 threads.
+// own as soon as it knows the expert. The launch behind it, which reads the route before its own wait, is let go so late that its
+// rows follow these. Grid: GRID. 512 threads.
 //
 //      H100, Q4_K q8 K 2048, F 768, 8 of 128 experts, GB/s: 1940       2 tokens: 1970      4: 2000
 m4_include(«prelude.m4»)
@@ -26,16 +26,17 @@ struct Tile {
         u32 e, row, tokens;
         u8 pair[NT];
 };
+enum { MOST = 4 }; // stages
 struct Rest {
         Acts acts[NT];
         float part[NT][WARPS], h[TILES][NT][WARPS];
         Tile tile[NT == 1 ? 1 : TILES];
-        Landing landed[WARPS][4];
+        Landing landed[WARPS][MOST];
 };
 // What a block takes beside its ring, and leaves for that: the launch in front has 100 KB. More than half of what there is in all,
 // so that two of these blocks are never on a processor.
 enum { TAKEN = (int)sizeof(Rest) + 1024, LEFT = (WHOLE_ROOM == 227 << 10 ? 124 << 10 : WHOLE_ROOM) - TAKEN };
-enum { FIT = (int)((LEFT < SHARED_ROOM ? LEFT : SHARED_ROOM) / (WARPS * sizeof(Pair))), ROOM = FIT < 1 ? 1 : FIT > 4 ? 4 : FIT, STAGES = ROOM < TILES ? ROOM : TILES };
+enum { FIT = (int)((LEFT < SHARED_ROOM ? LEFT : SHARED_ROOM) / (WARPS * sizeof(Pair))), STAGES = STAGES_OF(FIT < MOST ? FIT : MOST, TILES) };
 enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0, USED = (int)(WARPS * STAGES * sizeof(Pair) + sizeof(Rest)) };
 struct Shared {
         Pair ring[WARPS][STAGES];

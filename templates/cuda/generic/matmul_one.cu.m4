@@ -22,7 +22,7 @@ enum { MOST = LEFT / (int)(WARPS * sizeof(Widest)), RB = MOST < 1 ? 1 : MOST < W
 union Rows {
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «        u8 of_«»I«»[RB * Row<moe_fact(«TYPE_w», I), K>::BYTES];
 »)};
-enum { FIT = (int)((LEFT < SHARED_ROOM ? LEFT : SHARED_ROOM) / (WARPS * sizeof(Rows))), STAGES = FIT < 1 ? 1 : FIT < TILES ? FIT : TILES };
+enum { FIT = (int)((LEFT < SHARED_ROOM ? LEFT : SHARED_ROOM) / (WARPS * sizeof(Rows))), STAGES = STAGES_OF(FIT, TILES) };
 enum { LONE = WHOLE_ROOM == 227 << 10 ? 114 << 10 : 0, TAKEN = (int)(WARPS * STAGES * sizeof(Rows) + NT * sizeof(Acts)) };
 struct Shared {
         Rows ring[WARPS][STAGES];
@@ -102,7 +102,7 @@ moe_if(moe_made, 1, «        Maker<K, N_ACT> x;
                 const u8 *rows = (const u8 *)&sh.ring[warp][tile % STAGES];
                 landing_wait(&sh.landed[warp][tile % STAGES], (u32)(tile / STAGES) & 1);
 moe_for(«I», 0, m4_eval(MOE_NW - 1), «m4_ifelse(moe_type_first(I), I, «                if (moe_types == 1 || j.type == I)
-                        product_here<moe_fact(«TYPE_w», I), K, 0, RB>(rows, Row<moe_fact(«TYPE_w», I), K>::BYTES, sh.acts, T, y);
+                        product_here<moe_fact(«TYPE_w», I), K, RB>(rows, Row<moe_fact(«TYPE_w», I), K>::BYTES, sh.acts, T, y);
 »)»)                if (STAGES < TILES) {
                         warp_barrier();
                         ask(j, tile + STAGES);
