@@ -251,12 +251,19 @@ INLINE void fetch_begin(Landing *l, u32 bytes)
         __syncwarp();
 #endif
 }
+// For what is read once: L2 gives it up first.
+INLINE u64 read_once()
+{
+        u64 policy;
+        asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+        return policy;
+}
 INLINE void fetch(void *to, const void *from, u32 bytes, Landing *l, int by)
 {
 #if __CUDA_ARCH__ >= 900
         if (TID % 32 == by)
-                asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_at(to)),
-                             "l"(from), "r"(bytes), "r"(shared_at(l))
+                asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(shared_at(to)),
+                             "l"(from), "r"(bytes), "r"(shared_at(l)), "l"(read_once())
                              : "memory");
 #else
         for (u32 i = 16 * (TID % 32); i < bytes; i += 512)
@@ -268,8 +275,8 @@ INLINE void fetch_mine(bool wants, void *to, const void *from, u32 bytes, Landin
 {
 #if __CUDA_ARCH__ >= 900
         if (wants)
-                asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_at(to)),
-                             "l"(from), "r"(bytes), "r"(shared_at(l))
+                asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(shared_at(to)),
+                             "l"(from), "r"(bytes), "r"(shared_at(l)), "l"(read_once())
                              : "memory");
 #else
         for (u32 all = __ballot_sync(0xffffffffu, wants); all; all &= all - 1) {

@@ -236,7 +236,7 @@ template <int PARTS> INLINE float rms_of(const float (&part)[PARTS], int n, floa
 // n rows of a q8 value of `all` rows of K, each filled up to N, AT groups of 16 a thread on their way at a time; row(t): which one is the
 // t-th.
 template <int K, int N> struct Taker {
-        enum { EACH = N / 16, AT = 4 };
+        enum { EACH = N / 16, MOST = (NT * EACH + THREADS - 1) / THREADS, AT = MOST < 4 ? MOST : 4 };
         U4 code[AT];
         float scale[AT], sum[AT];
         template <class Of> INLINE_IN void load(const void *x, int all, int n, Of row, int from = TID)

@@ -88,12 +88,12 @@ moe_if(moe_made, 1, «        fill<K, R::PAD, KTOP>(sh.acts, 0, (const float *)m
                         continue;
                 float acc = 0;
                 float res = moe_has(«res», «((const float *)moe_arg(«res»))[at]», 0);
-#pragma unroll
+#pragma unroll (STAGES < STEPS ? 1 : 4)
                 for (u32 turn = 0; turn < (ALL + 31) / 32; turn++) {
                         // The parts that this turn begins with, or is the last to read.
                         enum { A_PART = EACH * R::UNITS };
                         u32 begun = turn * 32 + A_PART - 1, end = turn * 32 + 32 < ALL ? turn * 32 + 32 : ALL, v = turn * 32 + (u32)TID % 32;
-#pragma unroll
+#pragma unroll (STAGES < STEPS ? 1 : 4)
                         for (u32 p = begun / A_PART; p < (end + A_PART - 1) / A_PART; p++)
                                 landing_wait(&sh.landed[warp][(first + (int)p) % STAGES], (u32)((first + (int)p) / STAGES) & 1);
                         if (v < ALL) {
@@ -106,7 +106,7 @@ moe_if(moe_made, 1, «        fill<K, R::PAD, KTOP>(sh.acts, 0, (const float *)m
                         }
                         if (STAGES < STEPS) {
                                 warp_barrier();
-#pragma unroll
+#pragma unroll 1
                                 for (u32 p = turn * 32 / A_PART; p < end / A_PART; p++)
                                         ask(w, c, j, first + (int)p + STAGES);
                         }
