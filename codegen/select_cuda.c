@@ -74,12 +74,16 @@ typedef struct Ahead {
         Slot early[3];
 } Ahead;
 static const Ahead ahead[N_OP][N_TEMPLATE] = {
+        [OP_rmsnorm] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_quantize] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_kv_append] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_sort] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_matmul] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}},
                 [FEW] = {PLAN_TRIGGER_first, 0, {0}},
                 [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_attend] = {[FEW] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}},
                 [MANY] = {PLAN_TRIGGER_first, 2, {S_pos, S_seq}}},
-        [OP_route] = {[FEW] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_route] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}, [FEW] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}},
                 [FEW] = {PLAN_TRIGGER_waited, 0, {0}},
                 [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
@@ -202,7 +206,7 @@ static void grid_route(Ctx *c)
                 split = size(c, "SPLIT", 1, 128, cluster);
                 key_int(c->k, "CLUSTER", cluster);
                 key_int(c->k, "SPLIT", split);
-                few_grid_route(c, split);
+                few_grid_route(c, split, cluster);
                 sel_grid(c, 2, DIM_const, split, 1);
                 return;
         }

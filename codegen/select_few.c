@@ -169,13 +169,13 @@ void few_grid(Ctx *c)
 }
 
 /* route: where each thread has four values of K, a warp has its part of all rows' (SLICED), and a cluster can
- * have several tokens, in turn. */
-void few_grid_route(Ctx *c, i64 split)
+ * have several tokens, of which each block chooses for one. */
+void few_grid_route(Ctx *c, i64 split, i64 cluster)
 {
         bool sliced = c->g->weight[ref_idx(in_get(c->n, S_w))].type == W_F32 &&
                       sel_dim(c, S_w, 1) == 4 * (i64)c->s->threads &&
                       sel_tiles(sel_dim(c, S_w, 0), split) <= 16;
-        i64 turns = sliced ? MIN(c->tile, TURNS) : c->tile;
+        i64 turns = sliced ? MAX(MIN(c->tile, TURNS), sel_tiles(c->tile, cluster)) : c->tile;
         key_int(c->k, "SLICED", sliced);
         key_int(c->k, "TURNS", turns);
         if (turns < c->tile || c->tile == 1)

@@ -54,7 +54,7 @@ bool few_fits(const Ctx *c);
 bool few_multiplies(const Ctx *c);
 void few_begin(Ctx *c);
 void few_grid(Ctx *c);
-void few_grid_route(Ctx *c, i64 split);
+void few_grid_route(Ctx *c, i64 split, i64 cluster);
 
 /* select_many.c: whether the operation, in a step of several tokens, has a kernel OP_many; then the sizes of
  * its blocks; a grid of as many blocks as run at once. */

@@ -73,7 +73,7 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
         for (int j = TID; j < (E * SHARE + 31) / 32 * 32; j += THREADS) {
                 int i = j / SHARE, rank = 0;
                 i32 mine = key[i / 4 % E4].k[i % 4];
-#pragma unroll 4
+#pragma unroll 2
                 for (int o = j % SHARE; o < E4; o += SHARE) {
                         Keys other = key[o];
 #pragma unroll

@@ -11,6 +11,7 @@ __shared__ float key[WARPS][DK];
 
 moe_kernel
 {
+        moe_trigger(first);
         pdl_wait();
         u32 t = BX;
         if (t >= a.dim->n_tok)

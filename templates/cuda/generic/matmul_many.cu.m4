@@ -30,18 +30,27 @@ typedef Ring<sizeof(Rest), K«»moe_for(«I», 0, m4_eval(MOE_NW - 1), «, moe_f
 struct Shared : Rest { Pieces ring; };
 SHARED(Shared)
 
-// A result of row r and the tile's token t.
-INLINE void put(const To &to, int r, int t, u32 t0, u32 T, float y)
-{
-        u64 at = (u64)(t0 + (u32)t) * (u32)to.n + (u32)r;
-        if (t0 + (u32)t >= T || r >= to.n)
-                return;
-        y *= sh.t.back[t];
-        if (to.bias)
-                y += to.bias[r];
-        moe_has(«res», «y += to.res[at];», «»)
-        to.out[at] = y;
-}
+// The result of row r and the tile's token t, if there is one.
+struct Result {
+        u64 at;
+        bool in;
+        float y;
+        INLINE_IN void set(const To &to, int r, int t, u32 t0, u32 T, float sum)
+        {
+                at = (u64)(t0 + (u32)t) * (u32)to.n + (u32)r;
+                in = t0 + (u32)t < T && r < to.n;
+                y = sum * sh.t.back[t];
+                if (in && to.bias)
+                        y += to.bias[r];
+                moe_has(«res», «if (in)
+                        y += to.res[at];», «»)
+        }
+        INLINE_IN void put(const To &to) const
+        {
+                if (in)
+                        to.out[at] = y;
+        }
+};
 
 // The first of a group's rows; made anew when it is asked for, for want of registers.
 INLINE int first_row(u32 block) { return here((int)block) * RPB + TID / GROUP * 64; }
@@ -73,26 +82,35 @@ template <class W> INLINE void rows(const Args &a, const u8 *base, To to, u32 bl
         times(w, part, weigh, sh.t, sh.v, first, last, n, acc);
         to.out = sh.out;
         int from = first_row(block);
+        Result result;
 #pragma unroll
         for (int i = 0; i < NT / 2; i++)
-                if (i / 4 * 8 >= n)
+                if (i / 4 * 8 >= n) {
                         break;
-                else if (CLUSTER == 1)
-                        put(to, from + row_of(i), token_of(i), t0, T, acc[i / 4][i % 4]);
-                else
+                } else if (CLUSTER == 1) {
+                        result.set(to, from + row_of(i), token_of(i), t0, T, acc[i / 4][i % 4]);
+                        result.put(to);
+                } else {
                         sh.sum[i % SUMS][TID] = acc[i / 4][i % 4];
+                }
         if (CLUSTER == 1)
                 return;
         cluster_arrive();
         cluster_wait();
-#pragma unroll 1
-        for (int i = rank; i < NT / 2 && i / 4 * 8 < n; i += CLUSTER) {
+        enum { MINE = SUMS / CLUSTER }; // all on their way at once
+        Result mine[MINE];
+#pragma unroll
+        for (int j = 0; j < MINE; j++) {
+                int i = j * CLUSTER + rank;
                 float y = 0;
 #pragma unroll
                 for (u32 c = 0; c < CLUSTER; c++)
-                        y += *cluster_at(&sh.sum[i % SUMS][TID], c);
-                put(to, from + row_of(i), token_of(i), t0, T, y);
+                        y += *cluster_at(&sh.sum[i][TID], c);
+                mine[j].set(to, from + row_of(i), token_of(i), t0, T, y);
         }
+#pragma unroll
+        for (int j = 0; j < MINE; j++)
+                mine[j].put(to);
         cluster_arrive();
         cluster_wait();
 }

@@ -11,6 +11,7 @@ __shared__ float part[WARPS];
 
 moe_kernel
 {
+        moe_trigger(first);
         Maker<K, K> x;
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();

@@ -9,6 +9,7 @@ __shared__ float part[WARPS];
 
 moe_kernel
 {
+        moe_trigger(first);
         pdl_wait();
         u32 t = BX;
         if (t >= moe_rows)

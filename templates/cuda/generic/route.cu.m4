@@ -78,6 +78,7 @@ moe_if(MOE_out, q8, «                                if (BY == 0 && i < WARPS &
 », «»)
 moe_kernel
 {
+        moe_trigger(first);
         u32 t = BX;
 moe_has(«w», «        if (!product_of(a, t))
                 return;

@@ -2,7 +2,7 @@
 // w [E, K].
 //
 // out Route [T, KTOP]; with q8 norm(x) [T, K] too. A token's blocks share the rows of w, which are fetched before the wait; their logits
-// meet in a block of the cluster, which chooses: each in one, where a cluster has several tokens in turn (without clusters: in memory of
+// meet in a block of the cluster, which chooses: each token's in another one, where a cluster has several (without clusters: in memory of
 // this module, with the block that ends last). Where K is a thread's four
 // values times all threads, a warp has its part of all rows' K: activations stay in the registers where they are made, and what has
 // no room in shared memory of the weights is in registers, too. Else a warp has whole rows, by pieces.
@@ -14,7 +14,7 @@ m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)
 m4_include(«stream.m4»)
 enum { E = MOE_E, KTOP = MOE_k, GROUPS = MOE_groups, GROUPS_K = MOE_groups_k, SPLIT = MOE_SPLIT, TURNS = MOE_TURNS, K = MOE_K, N_ACT = WHOLE(K) };
-enum { ROWS = (E + SPLIT - 1) / SPLIT };
+enum { ROWS = (E + SPLIT - 1) / SPLIT, TOKENS = (NT + TURNS - 1) / TURNS }; // TOKENS: of a cluster
 m4_include(«choose.m4»)
 moe_quant(MOE_TYPE_w)
 typedef MOE_TYPE_w W;
@@ -26,8 +26,8 @@ enum { PIECE = BYTES < 2048 ? BYTES : 2048, PIECES = (BYTES + PIECE - 1) / PIECE
 enum { TILES = (ROWS + WARPS - 1) / WARPS * PIECES, FIT = ROOM / (WARPS * PIECE), STAGES = FIT < TILES ? FIT : TILES };
 »)struct Shared {
         alignas(16) u8 ring[WARPS][STAGES][PIECE];
-        moe_if(MOE_SLICED, 1, «float sum[2][16][WARPS];», «ActsF32<1, N_ACT> acts;»)
-        float z[E], part[2][WARPS]; // of a token and of the next
+        moe_if(MOE_SLICED, 1, «float sum[TOKENS][16][WARPS];», «ActsF32<1, N_ACT> acts;»)
+        float z[E], part[TOKENS][WARPS];
         Landing landed[WARPS][moe_if(MOE_SLICED, 1, 1, STAGES)];
 };
 SHARED(Shared)
@@ -65,37 +65,46 @@ struct Rows {
                 for (int i = 0; i < HELD; i++)
                         held[i] = load16(w + (u64)(u32)(STAGES + i < n ? STAGES + i : 0) * BYTES + 16 * lane);
         }
-        // Their logits of the p-th of the cluster's tokens, whose values x has. Returns what x * weight is multiplied by.
-        INLINE_IN float times(const Maker<K, N_ACT> &x, u32 token, int p) const
+        // Their logits of n_tok tokens from `token` on, whose values x has.
+        INLINE_IN void times(const Maker<K, N_ACT> (&x)[TOKENS], u32 token, int n_tok) const
         {
                 int warp = TID / 32, lane = TID % 32, here = n < STAGES ? n : STAGES;
-                moe_has(«norm», «x.squares(sh.part[p % 2]);», «»)
-                float v[4], acc[16] = {};
-                x.product_of<moe_has(«norm», 1, 0)>(0, v);
-                auto by = [&](const U4 &q) {
-                        return fma1(bits_f32(q.w), v[3], fma1(bits_f32(q.z), v[2], fma1(bits_f32(q.y), v[1], bits_f32(q.x) * v[0])));
+                float v[TOKENS][4], acc[TOKENS][16] = {};
+#pragma unroll
+                for (int p = 0; p < TOKENS; p++) {
+                        moe_has(«norm», «x[p].squares(sh.part[p]);», «»)
+                        x[p].template product_of<moe_has(«norm», 1, 0)>(0, v[p]);
+                }
+                auto add = [&](int i, const U4 &q) {
+#pragma unroll
+                        for (int p = 0; p < TOKENS; p++)
+                                acc[p][i] = fma1(bits_f32(q.w), v[p][3], fma1(bits_f32(q.z), v[p][2], fma1(bits_f32(q.y), v[p][1], bits_f32(q.x) * v[p][0])));
                 };
                 if (n > 0)
                         landing_wait(&sh.landed[warp][0], 0);
 #pragma unroll
                 for (int i = 0; i < STAGES; i++)
-                        acc[i] = by(*(const U4 *)&sh.ring[warp][i < here ? i : 0][16 * lane]);
+                        add(i, *(const U4 *)&sh.ring[warp][i < here ? i : 0][16 * lane]);
 #pragma unroll
                 for (int i = 0; i < HELD; i++)
-                        acc[STAGES + i] = by(held[i]);
-                float s = warp_sums(acc);
-                if (lane % 2 == 0)
-                        sh.sum[p % 2][lane / 2][warp] = s;
+                        add(STAGES + i, held[i]);
+#pragma unroll
+                for (int p = 0; p < TOKENS; p++) {
+                        float s = warp_sums(acc[p]);
+                        if (lane % 2 == 0)
+                                sh.sum[p][lane / 2][warp] = s;
+                }
                 barrier();
-                float r = moe_has(«norm», «rms_of(sh.part[p % 2], K, (float)MOE_eps)», 1);
-                if (p == 0)
-                        cluster_wait();
-                float y = TID < 16 * WARPS ? sh.sum[p % 2][TID / WARPS][TID % WARPS] : 0;
-                for (int m = WARPS / 2; m; m /= 2)
-                        y += shfl_xor(y, m);
-                if (TID < n * WARPS && TID % WARPS == 0)
-                        give(token, p, first + TID / WARPS, y * r);
-                return r;
+                cluster_wait();
+#pragma unroll
+                for (int i = TID; i < TOKENS * 16 * WARPS; i += THREADS) {
+                        int p = i / (16 * WARPS), row = i / WARPS % 16;
+                        float y = sh.sum[p][row][i % WARPS];
+                        for (int m = WARPS / 2; m; m /= 2)
+                                y += shfl_xor(y, m);
+                        if (p < n_tok && row < n && i % WARPS == 0)
+                                give(token + (u32)p, p, first + row, y moe_has(«norm», «* rms_of(sh.part[p], K, (float)MOE_eps)», «»));
+                }
         }
 };
 », «INLINE int row_of(int tile) { return (int)BZ * ROWS + tile / PIECES * WARPS + TID / 32; }
@@ -111,8 +120,8 @@ INLINE void ask(const u8 *w, int tile)
         fetch(sh.ring[warp][stage], w + (u64)(u32)row_of(tile) * BYTES + tile % PIECES * PIECE, (u32)bytes, l, 0);
         fetch_end(l);
 }
-// This block's rows, a warp's one after the other. Returns what x * weight is multiplied by.
-INLINE float rows_of(const Args &a, Maker<K, N_ACT> &x)
+// This block's rows, a warp's one after the other.
+INLINE void rows_of(const Args &a, Maker<K, N_ACT> &x)
 {
         int warp = TID / 32;
         const u8 *w = (const u8 *)moe_arg(«w»);
@@ -153,14 +162,13 @@ INLINE float rows_of(const Args &a, Maker<K, N_ACT> &x)
                 if (TID % 32 == 0)
                         give(BY, 0, row_of(tile), y);
         }
-        return r;
 }
 »)
-moe_if(MOE_out, q8, «// norm(x) of a token in q8, by one of its blocks: another than the one that chooses for it, if there is one.
-INLINE void round(const Args &a, const Maker<K, N_ACT> &x, float r, u32 T, u32 token, int p)
+moe_if(MOE_out, q8, «// norm(x) of a token in q8, by one of its blocks: another than those that choose, where there are some.
+INLINE void round(const Args &a, const Maker<K, N_ACT> &x, u32 T, u32 token, int p)
 {
-        if (BZ == (CLUSTER == SPLIT ? (u32)(p + 1) % CLUSTER : 0))
-                x.put<moe_has(«norm», 1, 0)>(moe_arg(«out1»), T, token, r);
+        if (BZ == (CLUSTER == SPLIT ? (u32)(p + CLUSTER / 2) % CLUSTER : 0))
+                x.put<moe_has(«norm», 1, 0)>(moe_arg(«out1»), T, token, moe_has(«norm», «rms_of(sh.part[p], K, (float)MOE_eps)», 1));
 }
 », «»)// Where blocks do not see each other's shared memory: the one that ends last has a token's logits from memory of this module, and chooses.
 INLINE void end(const Args &a, u32 token)
@@ -184,41 +192,42 @@ m4_ifelse(MOE_SPLIT, 1, «», «        publish();
 moe_kernel
 {
         moe_trigger(first);
-        u32 T = m4_ifelse(MOE_NT, 1, 1, «(u32)moe_tokens»), each = NT > TURNS ? (T + TURNS - 1) / TURNS : 1, first = BY * each;
+        u32 T = m4_ifelse(MOE_NT, 1, 1, «(u32)moe_tokens»), first = BY * TOKENS;
         if (first >= T) {
                 pdl_wait();
                 return;
         }
         enum { SEEN = CLUSTER == SPLIT && CLUSTER > 1 };
-        int n = (int)(T - first < each ? T - first : each);
-        Maker<K, N_ACT> x;
+        int n = (int)(T - first < TOKENS ? T - first : TOKENS);
+        Maker<K, N_ACT> x[TOKENS];
 moe_if(MOE_SLICED, 1, «        int from = (int)BZ * ROWS, rows = E - from < ROWS ? E - from : ROWS;
         Rows w = {from, rows < 0 ? 0 : rows};
         w.load(a);
         cluster_arrive();
-        moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
+        moe_has(«norm», «x[0].weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
-        x.values((const float *)moe_arg(«x») + (u64)first * K);
+#pragma unroll
+        for (int p = 0; p < TOKENS; p++) {
+                x[p].values((const float *)moe_arg(«x») + (u64)(first + (u32)(p < n ? p : 0)) * K);
+                moe_has(«norm», «x[p].w[0] = x[0].w[0];», «»)
+        }
+        w.times(x, first, n);
+», «        rows_of(a, x[0]);
+»)        if (SEEN)
+                cluster_arrive();
+moe_if(MOE_out, q8, «#pragma unroll
+        for (int p = 0; p < TOKENS; p++)
+                if (p < n)
+                        round(a, x[p], T, first + (u32)p, p);
+», «»)        if (SEEN) {
+                cluster_wait();
+                if ((int)BZ < n)
+                        choose(a, sh.z, (Route *)moe_arg(«out0») + (first + BZ) * KTOP);
+                return;
+        }
 #pragma unroll 1
         for (int p = 0; p < n; p++) {
-                u32 token = first + (u32)p;
-                F4 next = x.four((const float *)moe_arg(«x») + (u64)(p + 1 < n ? token + 1 : token) * K, 4 * TID);
-                float r = w.times(x, token, p);
-                moe_if(MOE_out, q8, «round(a, x, r, T, token, p);», «(void)r;»)
-                x.x[0] = next;
-                if (!SEEN) {
-                        end(a, token);
-                        barrier();
-                }
+                end(a, first + (u32)p);
+                barrier();
         }
-», «        float r = rows_of(a, x);
-        moe_if(MOE_out, q8, «round(a, x, r, T, first, 0);», «(void)r;»)
-        if (!SEEN)
-                end(a, first);
-»)        if (!SEEN)
-                return;
-        cluster_arrive();
-        cluster_wait();
-        if ((int)BZ < n)
-                choose(a, sh.z, (Route *)moe_arg(«out0») + (first + BZ) * KTOP);
 }

@@ -36,6 +36,7 @@ INLINE void scan(u32 *off, u32 n)
 
 moe_kernel
 {
+        moe_trigger(first);
         pdl_wait();
         const Route *route = (const Route *)moe_arg(«route»);
         u32 *off = (u32 *)moe_arg(«out0»), *pair = off + E + 1, n = a.dim->n_tok * KTOP, warp = (u32)TID / 32, lane = (u32)TID % 32;
