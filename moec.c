@@ -195,6 +195,7 @@ void stage_run(Stages *s, Stage *st, AfterPass *after, void *user)
         st->g->name = st->phase->name;
         st->g->max[DIM_n_tok] = st->max_tok;
         st->g->max[DIM_n_out] = st->max_out;
+        st->g->max_seq_tok = st->phase->max_seq_tok;
         check(st->g);
         if (!after || after(user, "", st->g))
                 run_passes(st->g, st->phase->passes, &po, after, user);

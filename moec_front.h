@@ -15,7 +15,7 @@ typedef struct Front {
 } Front;
 
 #define DEFAULT_BATCH 512
-#define MAX_PHASE     5
+#define MAX_PHASE     6
 
 /* One phase on its way to the plan. */
 typedef struct Stage {

@@ -65,24 +65,44 @@ const Graph *check_graph(const Check *c, u32 phase)
         return c->s->stage[phase].g;
 }
 
-u32 check_tokens(const Check *c, u32 phase)
+/* Where a sequence may have few tokens of a step, several have the same ones. */
+CheckStep check_largest(const Check *c, u32 phase)
 {
-        u32 n = MIN(c->n, c->s->stage[phase].max_tok);
-        return phase && n <= c->s->stage[phase - 1].max_tok ? 0 : n;
+        const Stage *st = &c->s->stage[phase];
+        u32 few = st->phase->max_seq_tok;
+        CheckStep s = {0, MIN(c->n, few ? few : st->max_tok), 1};
+        if (few)
+                s.copies = st->max_tok / s.n;
+        if (phase && s.n * s.copies <= c->s->stage[phase - 1].max_tok)
+                s.n = 0;
+        return s;
 }
 
-void check_step(Check *c, u32 first, u32 n, float *logits)
+EvalIn check_in(const Check *c, const CheckStep *s, Arena *a)
+{
+        u32 n = s->n * s->copies;
+        i32 *id = NEWN(a, i32, n), *pos = NEWN(a, i32, n), *seq = NEWN(a, i32, n), *out = NEWN(a, i32, n);
+        for (u32 i = 0; i < n; i++) {
+                pos[i] = (i32)(s->first + i % s->n);
+                id[i] = c->id[pos[i]];
+                seq[i] = (i32)(i / s->n);
+                out[i] = (i32)i;
+        }
+        return (EvalIn){n, n, id, pos, seq, out};
+}
+
+void check_step(Check *c, const CheckStep *s, float *logits)
 {
         Arena *a = arena_new();
-        i32 *pos = NEWN(a, i32, n), *seq = NEWN(a, i32, n);
-        u32 *out = NEWN(a, u32, n);
+        EvalIn in = check_in(c, s, a);
+        u32 *out = NEWN(a, u32, in.n_out);
+        float *all = NEWN(a, float, (u64)in.n_out * c->n_vocab);
         moec_error e = {0};
-        for (u32 i = 0; i < n; i++) {
-                pos[i] = (i32)(first + i);
-                out[i] = i;
-        }
-        Batch b = {n, n, c->id + first, pos, seq, out};
-        moec_status st = rt_step(c->rt, &b, logits, &e);
+        for (u32 i = 0; i < in.n_out; i++)
+                out[i] = (u32)in.out[i];
+        Batch b = {(u32)in.n_tok, (u32)in.n_out, in.ids, in.pos, in.seq, out};
+        moec_status st = rt_step(c->rt, &b, all, &e);
+        memcpy(logits, all, (u64)s->n * c->n_vocab * sizeof *logits);
         arena_free(a);
         if (st)
                 err_rethrow(&e);
@@ -95,16 +115,19 @@ static void compile(Check *c, const Front *f, const moec_options *opt)
         Stages *s = c->s;
         moec_error e = {0};
         Buf b = {0};
+        u32 n_seq = 1;
         stages_open(s, c->arena, f, opt, "native");
         for (u32 i = 0; i < s->n; i++)
                 s->stage[i].max_out = s->stage[i].max_tok; /* logits of every position at once */
+        for (u32 i = 0; i < s->n; i++)
+                n_seq = MAX(n_seq, check_largest(c, i).copies);
         if (cache_open(front_cache_dir(c->arena, opt), &s->cache, &e) != MOEC_OK)
                 err_rethrow(&e);
         stages_plan(s, &b);
         moec_status st = plan_copy(b.p, b.len, &c->plan, &e);
         buf_free(&b);
         if (st == MOEC_OK)
-                st = rt_open(c->plan, opt, c->n + 1, 1, &c->rt, &e);
+                st = rt_open(c->plan, opt, c->n + 1, n_seq, &c->rt, &e);
         if (st)
                 err_rethrow(&e);
 }

@@ -36,11 +36,18 @@ typedef struct Check {
 void *check_read(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, Arena *a, u64 *count);
 void check_write(Check *c, const Graph *g, u32 val, u32 n_tok, u32 n_out, const Tensor *t, Arena *a);
 
-/* One step of tokens first .. first + n - 1 at those positions of sequence 0, logits of all of them. */
-void check_step(Check *c, u32 first, u32 n, float *logits);
+/* A step of tokens first .. first + n - 1 at those positions, in each of so many sequences, one after the
+ * other. */
+typedef struct CheckStep {
+        u32 first, n, copies;
+} CheckStep;
+/* The interpreter's input, of all of the step's tokens, logits of each. */
+EvalIn check_in(const Check *c, const CheckStep *s, Arena *a);
+/* logits: of the first sequence's tokens. */
+void check_step(Check *c, const CheckStep *s, float *logits);
 const Graph *check_graph(const Check *c, u32 phase);
-/* Of the tokens, how many a step of this phase can have; 0: with so few none is of this phase. */
-u32 check_tokens(const Check *c, u32 phase);
+/* The largest step of this phase from token 0 on; n 0: with so few none is of this phase. */
+CheckStep check_largest(const Check *c, u32 phase);
 
 /* Every launch of a prefill of all tokens and of n decode steps, each given the interpreter's inputs. */
 typedef struct LocalWorst {

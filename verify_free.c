@@ -9,7 +9,7 @@ typedef struct Run {
         Route *route;     /* [n_layer] of this run */
         const Route *pin; /* to write over them; NULL: keep */
         const Graph *g;
-        u32 first, n;
+        CheckStep step;
 } Run;
 
 /* ---- the exact run ---- */
@@ -90,28 +90,32 @@ static void pin_route(void *user, u32 phase, u32 launch)
                 r->k = k;
         }
         Arena *a = arena_new();
-        memcpy(r->pick + (u64)run->first * k, check_read(run->c, run->g, n->out, run->n, run->n, a, &count),
-                (u64)run->n * k * sizeof(Pick));
+        const CheckStep *s = &run->step;
+        u32 n_tok = s->n * s->copies;
+        u64 each = (u64)s->n * k;
+        memcpy(r->pick + (u64)s->first * k, check_read(run->c, run->g, n->out, n_tok, n_tok, a, &count),
+                each * sizeof(Pick));
         if (run->pin) {
-                Tensor t = {.dt = D_route,
-                        .rank = 2,
-                        .dim = {run->n, k},
-                        .data = run->pin[layer].pick + (u64)run->first * k};
-                check_write(run->c, run->g, n->out, run->n, run->n, &t, a);
+                Pick *pick = NEWN(a, Pick, each * s->copies);
+                for (u32 i = 0; i < s->copies; i++)
+                        memcpy(pick + each * i, run->pin[layer].pick + (u64)s->first * k,
+                                each * sizeof *pick);
+                Tensor t = {.dt = D_route, .rank = 2, .dim = {n_tok, k}, .data = pick};
+                check_write(run->c, run->g, n->out, n_tok, n_tok, &t, a);
         }
         arena_free(a);
 }
 
-/* each: tokens a step. */
-static float *run_target(Check *c, u32 each, const Route *pin, Route *route)
+/* All tokens, in steps like this one. */
+static float *run_target(Check *c, CheckStep each, const Route *pin, Route *route)
 {
-        Run run = {.c = c, .route = route, .pin = pin};
+        Run run = {.c = c, .route = route, .pin = pin, .step = each};
         float *logits = NEWN(c->arena, float, (u64)c->n * c->n_vocab);
         rt_set_hook(c->rt, pin_route, &run);
-        for (u32 i = 0; i < c->n; i += run.n) {
-                run.first = i;
-                run.n = MIN(each, c->n - i);
-                check_step(c, i, run.n, logits + (u64)i * c->n_vocab);
+        for (u32 i = 0; i < c->n; i += run.step.n) {
+                run.step.first = i;
+                run.step.n = MIN(each.n, c->n - i);
+                check_step(c, &run.step, logits + (u64)i * c->n_vocab);
         }
         rt_set_hook(c->rt, NULL, NULL);
         return logits;
@@ -258,10 +262,10 @@ void check_logits(Check *c, moec_verify_report *r)
         float *want = run_exact(c, exact);
         r->min_cosine = 1;
         for (u32 p = c->s->n; p-- > 0;)
-                if (check_tokens(c, p))
+                if (check_largest(c, p).n)
                         judge(c, check_graph(c, p)->name, want,
-                                run_target(c, check_tokens(c, p), exact, other), r);
-        float *free_run = run_target(c, c->n, NULL, own);
+                                run_target(c, check_largest(c, p), exact, other), r);
+        float *free_run = run_target(c, (CheckStep){0, c->n, 1}, NULL, own);
         u32 until;
         r->n_flips = (int)flips(c, exact, own, &until);
         bool f32 = all_f32(c);

@@ -11,7 +11,7 @@ typedef struct Local {
         const Graph *g; /* of the phase that runs */
         Arena *a;       /* of the step */
         Tensor *seen;   /* [n_val] what eval had */
-        u32 first, n;   /* tokens of the step */
+        u32 first, n;   /* the step's first position; all of its tokens */
         LocalWorst *worst;
         bool stop;
 } Local;
@@ -139,25 +139,20 @@ static void after_launch(void *user, u32 phase, u32 launch)
                         check_write(l->c, l->g, n->out + i, l->n, l->n, &l->seen[n->out + i], l->a);
 }
 
-static void step(Local *l, EvalKv *kv, u32 phase, u32 first, u32 n)
+static void step(Local *l, EvalKv *kv, u32 phase, CheckStep s)
 {
         Arena *a = l->a = arena_new();
-        i32 *pos = NEWN(a, i32, n), *seq = NEWN(a, i32, n), *out = NEWN(a, i32, n);
-        for (u32 i = 0; i < n; i++) {
-                pos[i] = (i32)(first + i);
-                out[i] = (i32)i;
-        }
+        EvalIn in = check_in(l->c, &s, a);
         l->g = check_graph(l->c, phase);
-        l->first = first;
-        l->n = n;
+        l->first = s.first;
+        l->n = (u32)in.n_tok;
         l->seen = NEWN(a, Tensor, l->g->n_val);
-        EvalIn in = {n, n, l->c->id + first, pos, seq, out};
         EvalOpt opt = {.cache = l->c->cache, .hook = keep, .user = l};
         Tensor *ret = NEWN(a, Tensor, l->g->n_ret);
         eval(l->g, kv, &in, &opt, a, ret);
-        float *logits = NEWN(a, float, (u64)n * l->c->n_vocab);
+        float *logits = NEWN(a, float, (u64)s.n * l->c->n_vocab);
         rt_set_hook(l->c->rt, after_launch, l);
-        check_step(l->c, first, n, logits);
+        check_step(l->c, &s, logits);
         rt_set_hook(l->c->rt, NULL, NULL);
         arena_free(a);
 }
@@ -167,13 +162,14 @@ void check_local(Check *c, LocalWorst *worst)
         Local l = {.c = c, .worst = worst};
         *worst = (LocalWorst){0, "none"};
         for (u32 p = c->s->n; p-- > 1 && !l.stop;) {
-                EvalKv *kv = eval_kv_new(1, c->n + 1);
-                if (check_tokens(c, p))
-                        step(&l, kv, p, 0, check_tokens(c, p));
+                CheckStep s = check_largest(c, p);
+                EvalKv *kv = eval_kv_new(s.copies, c->n + 1);
+                if (s.n)
+                        step(&l, kv, p, s);
                 eval_kv_free(kv);
         }
         EvalKv *kv = eval_kv_new(1, c->n + 1);
         for (u32 i = 0; i < MIN(c->n, DECODE_STEPS) && !l.stop; i++)
-                step(&l, kv, 0, i, 1);
+                step(&l, kv, 0, (CheckStep){i, 1, 1});
         eval_kv_free(kv);
 }

@@ -230,6 +230,7 @@ static u64 put_phases(Emit *m)
                 PlanPhase ph = {.name = plan_add_str(&m->w, g->name),
                         .max_tok = e->max_tok,
                         .max_out = e->max_out,
+                        .max_seq_tok = g->max_seq_tok ? (u32)g->max_seq_tok : e->max_tok,
                         .launch = (u32)(m->w.section[PLAN_LAUNCH].len / sizeof(PlanLaunch)),
                         .arena_bytes = g->arena_bytes,
                         .logits = g->val[ref_idx(g->ret[0])].offset};

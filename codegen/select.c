@@ -8,6 +8,10 @@ i64 sel_tokens(const Ctx *c)
 {
         return (i64)c->g->max[DIM_n_tok];
 }
+i64 sel_seq_tokens(const Ctx *c)
+{
+        return c->g->max_seq_tok ? (i64)c->g->max_seq_tok : sel_tokens(c);
+}
 Vtype sel_type(const Ctx *c, Slot s)
 {
         return ref_type(c->g, in_get(c->n, s));

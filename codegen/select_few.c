@@ -89,7 +89,7 @@ bool few_fits(const Ctx *c)
         case OP_route:
                 return sel_tokens(c) <= MOST && route_fits(c);
         case OP_attend:
-                return sel_tokens(c) <= FEW && attend_fits(c);
+                return sel_tokens(c) <= MOST && sel_seq_tokens(c) <= FEW && attend_fits(c);
         case OP_matmul:
                 return several && matmul_fits(c);
         case OP_experts_up:
@@ -139,8 +139,10 @@ void few_begin(Ctx *c)
         c->tile = sel_tokens(c);
         if (!few_multiplies(c)) {
                 c->s->threads = c->n->op == OP_attend ? 256 : 512;
-                if (c->n->op == OP_attend)
-                        key_int(c->k, "REGISTERS", 144);
+                if (c->n->op == OP_attend) {
+                        key_int(c->k, "RUN", sel_seq_tokens(c));
+                        key_int(c->k, "REGISTERS", c->tile > FEW ? 128 : 144);
+                }
                 return;
         }
         c->s->flags = PLAN_F16;

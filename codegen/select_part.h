@@ -28,7 +28,8 @@ typedef struct SelTarget {
 } SelTarget;
 extern const SelTarget sel_cpu, sel_cuda;
 
-i64 sel_tokens(const Ctx *c); /* the most of a step */
+i64 sel_tokens(const Ctx *c);     /* the most of a step */
+i64 sel_seq_tokens(const Ctx *c); /* and from a sequence's first to its last */
 Vtype sel_type(const Ctx *c, Slot s);
 i64 sel_last(const Ctx *c, Slot s);
 i64 sel_dim(const Ctx *c, Slot s, u32 i);

@@ -150,6 +150,7 @@ typedef struct Graph {
         u32 n_ret, cap_ret;
         u64 max[N_DIM];  /* upper bounds of the symbolic dimensions, set by the caller before `buffers`; 0
                             unknown */
+        u64 max_seq_tok; /* no sequence's tokens of a step are further apart; 0: as far as they like */
         u64 arena_bytes; /* of the step's arena, set by `buffers` */
 } Graph;
 

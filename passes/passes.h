@@ -89,16 +89,17 @@ u64 value_bytes(const Graph *g, u32 val);
 typedef struct Phase {
         const char *name;
         u32 max_tok, max_out; /* tokens and rows of logits a step; 0: the caller's batch */
+        u32 max_seq_tok;      /* tokens of a step from a sequence's first to its last; 0: all of them */
         const char *passes;   /* words */
 } Phase;
 typedef struct Pipeline {
         const char *target;
-        const Phase *phase; /* by rising max_tok; a step takes the first that it fits */
+        const Phase *phase; /* by rising max_tok and max_seq_tok; a step takes the first that it fits */
         u32 n_phase;
 } Pipeline;
 
-/* From the table that pipeline.lua returns: target = { { name, max_tok, max_out, passes = { words, ... } },
- * ... }. err naming the place where it is wrong, or the targets it has if `target` is none of them. */
+/* From the table that pipeline.lua returns: target = { { name, max_tok, max_out, max_seq_tok, passes = { words,
+ * ... } }, ... }. err naming the place where it is wrong, or the targets it has if `target` is none of them. */
 struct Tab;
 Pipeline *pipeline_read(Arena *a, const struct Tab *t, const char *target);
 const Phase *pipeline_phase(const Pipeline *p, const char *name); /* NULL if there is none */

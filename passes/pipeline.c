@@ -14,15 +14,25 @@ static const char *words_of(Arena *a, const Tab *list)
 
 static Phase phase_of(Arena *a, const Tab *t)
 {
-        i64 max_tok = 0, max_out = 0;
+        i64 max_tok = 0, max_out = 0, max_seq_tok = 0;
         const char *name = tab_str(t, "name");
         const Tab *list = tab_tab(t, "passes");
-        tab_known(t, "name max_tok max_out passes");
+        tab_known(t, "name max_tok max_out max_seq_tok passes");
         tab_int(t, "max_tok", 0, INT32_MAX, &max_tok);
         tab_int(t, "max_out", 0, INT32_MAX, &max_out);
+        tab_int(t, "max_seq_tok", 0, max_tok, &max_seq_tok);
         if (!name || !list)
                 tab_err(t, "a phase has a name and passes");
-        return (Phase){arena_str(a, name), (u32)max_tok, (u32)max_out, words_of(a, list)};
+        return (Phase){arena_str(a, name), (u32)max_tok, (u32)max_out, (u32)max_seq_tok, words_of(a, list)};
+}
+
+/* Whether b, behind a, takes steps that a does not. */
+static bool rises(const Phase *a, const Phase *b)
+{
+        if (!a->max_tok || (b->max_tok && b->max_tok < a->max_tok))
+                return false;
+        return b->max_tok != a->max_tok ||
+               (a->max_seq_tok && (!b->max_seq_tok || b->max_seq_tok > a->max_seq_tok));
 }
 
 Pipeline *pipeline_read(Arena *a, const Tab *t, const char *target)
@@ -41,8 +51,8 @@ Pipeline *pipeline_read(Arena *a, const Tab *t, const char *target)
         for (u32 i = 0; i < list->n; i++)
                 phase[i] = phase_of(a, tab_tab_at(list, i));
         for (u32 i = 0; i + 1 < list->n; i++)
-                if (!phase[i].max_tok || (phase[i + 1].max_tok && phase[i + 1].max_tok <= phase[i].max_tok))
-                        tab_err(list, "phases go by rising max_tok, without a bound last");
+                if (!rises(&phase[i], &phase[i + 1]))
+                        tab_err(list, "phases go by rising max_tok and max_seq_tok, without a bound last");
         if (phase[list->n - 1].max_tok)
                 tab_err(list, "the last phase takes any batch: no max_tok");
         *p = (Pipeline){arena_str(a, target), phase, list->n};

@@ -1,6 +1,6 @@
 -- Which passes, in which order, with which options, per target and phase (passes/passes.h lists both).
 -- A step takes the first phase that it fits; without max_tok (tokens) or max_out (rows of logits) a phase takes the
--- caller's whole batch.
+-- caller's whole batch, without max_seq_tok (tokens from a sequence's first in the step to its last) any of them.
 
 -- CUDA: decode's six launches a layer for several tokens; wider experts have no kernels for that (codegen/select_few.c), and are grouped
 -- as in larger steps.
@@ -46,8 +46,16 @@ return {
                         name = "few", max_tok = 32, max_out = 32,
                         passes = few,
                 },
-                {       -- more of them, or a short prompt: experts as above, all else as below
-                        name = "batch", max_tok = 64, max_out = 64,
+                {       -- more of them: experts and attention as above, all else as below
+                        name = "batch", max_tok = 64, max_out = 64, max_seq_tok = 8,
+                        passes = {
+                                "fold", "dce", "experts grouped=4097", "qmatmul",
+                                "fuse quantize fuse_kv round_attend route_norm round_route route_max=4194304",
+                                "layout split", "order", "buffers",
+                        },
+                },
+                {       -- a short prompt, whose tokens share what they read of the past
+                        name = "short", max_tok = 64, max_out = 64,
                         passes = {
                                 "fold", "dce", "experts grouped=4097", "qmatmul",
                                 "fuse quantize round_attend route_norm round_route route_max=4194304",

@@ -248,6 +248,22 @@ static u32 outs_in(const Batch *b, u32 out, u32 end)
         return n;
 }
 
+/* Whether each sequence's tokens of the part are within `span` of each other. */
+static bool near(const Batch *b, const Part *p, u32 span)
+{
+        const i32 *seq = b->seq + p->from;
+        for (u32 i = span; i < p->n; i++)
+                for (u32 j = 0; j + span <= i; j++)
+                        if (seq[j] == seq[i])
+                                return false;
+        return true;
+}
+
+static bool fits(const PlanPhase *f, const Batch *b, const Part *p)
+{
+        return p->n <= f->max_tok && p->n_out <= f->max_out && near(b, p, f->max_seq_tok);
+}
+
 /* As much of the rest as the largest phase takes, then the first phase that is large enough for it. */
 static Part next_part(const Rt *rt, const Batch *b, u32 from, u32 out)
 {
@@ -263,7 +279,7 @@ static Part next_part(const Rt *rt, const Batch *b, u32 from, u32 out)
                 p.n = b->out[out + p.n_out - 1] + 1 - from;
         }
         for (u32 i = 0; i < n_phase; i++)
-                if (p.n <= f[i].max_tok && p.n_out <= f[i].max_out) {
+                if (fits(&f[i], b, &p)) {
                         p.phase = i;
                         break;
                 }

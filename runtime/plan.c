@@ -64,6 +64,7 @@ static const Rule rules[] = {
         {AT(PHASE, PlanPhase, name), STRING, 0, 0},
         {AT(PHASE, PlanPhase, max_tok), RANGE, 1, MAX_TOK},
         {AT(PHASE, PlanPhase, max_out), RANGE, 1, MAX_TOK},
+        {AT(PHASE, PlanPhase, max_seq_tok), RANGE, 1, MAX_TOK},
         {AT(LAUNCH, PlanLaunch, kernel), INDEX, PLAN_KERNEL, 0},
         {AT(LAUNCH, PlanLaunch, label), STRING, 0, 0},
         {AT(LAUNCH, PlanLaunch, n_arg), RANGE, 0, MAX_ARG},

@@ -14,7 +14,7 @@
 #include "ir/types.h"
 
 #define PLAN_MAGIC   "MOECPLAN"
-#define PLAN_VERSION 2
+#define PLAN_VERSION 3
 #define PLAN_ALIGN   64
 #define PLAN_PAGE    4096 /* alignment of WDATA */
 
@@ -113,15 +113,14 @@ typedef struct PlanImage {
 } PlanImage;
 typedef enum PlanCode { PLAN_SO, PLAN_CUBIN, PLAN_PTX } PlanCode;
 
-/* A phase: the same model for another number of tokens. The runtime takes the first whose max_tok is enough.
- */
+/* A phase: the same model for another number of tokens. The runtime takes the first that a step fits. */
 typedef struct PlanPhase {
         u32 name, max_tok; /* tokens a step */
         u32 launch, n_launch;
         u64 arena_bytes;
-        u64 logits;  /* arena offset of f32 [n_out, n_vocab] */
-        u32 max_out; /* rows of logits a step */
-        u32 pad;
+        u64 logits;      /* arena offset of f32 [n_out, n_vocab] */
+        u32 max_out;     /* rows of logits a step */
+        u32 max_seq_tok; /* tokens from a sequence's first in the step to its last */
 } PlanPhase;
 
 /* blocks = product over i of ceil(mul[i] * size(dim[i]) / div[i]) as grid x, y, z */

@@ -194,7 +194,8 @@ static void fill_plan(PlanWriter *w, bool embed)
                 .max_tok = 1,
                 .n_launch = 1,
                 .arena_bytes = 256,
-                .max_out = 1};
+                .max_out = 1,
+                .max_seq_tok = 1};
         plan_add(w, PLAN_PHASE, &f, sizeof f);
         PlanWeight wt = {.name = plan_add_str(w, "token_embd.weight"),
                 .type = W_Q8_0,

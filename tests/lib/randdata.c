@@ -103,3 +103,15 @@ RandStep rand_step(Arena *a, Rand *r, const Graph *g, u32 n_tok, u32 n_seq, i32 
         }
         return s;
 }
+
+void step_by_sequence(Arena *a, RandStep *s, i32 n_seq)
+{
+        u32 n = s->n_tok * 3 / 4, k = 0;
+        i32 *seq = NEWN(a, i32, n), *pos = NEWN(a, i32, n);
+        for (i32 q = 0; q < n_seq; q++)
+                for (u32 i = 0; i < n; i++)
+                        if (s->seq[i] == q)
+                                seq[k] = q, pos[k++] = s->pos[i];
+        memcpy(s->seq, seq, n * sizeof *seq);
+        memcpy(s->pos, pos, n * sizeof *pos);
+}

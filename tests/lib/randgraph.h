@@ -29,5 +29,7 @@ typedef struct RandStep {
         i32 *ids, *pos, *seq, *out;
 } RandStep;
 RandStep rand_step(Arena *a, Rand *r, const Graph *g, u32 n_tok, u32 n_seq, i32 *len);
+/* Most of the tokens by sequence, the rest as they came. */
+void step_by_sequence(Arena *a, RandStep *s, i32 n_seq);
 
 #endif

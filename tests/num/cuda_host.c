@@ -31,6 +31,7 @@ typedef struct Trial {
         const char *name;
         Graph *g; /* passes done */
         u32 max_tok, steps;
+        u32 near;          /* 0; a sequence's tokens of a step are within so many */
         u32 quick;         /* steps of which only what fills the cache is run, and once */
         const u32 *tokens; /* NULL; how many go to each of counts_graph's experts */
         bool runs;         /* most of a step's tokens in runs of one sequence's */
@@ -63,11 +64,16 @@ static u32 key_index(Key *k)
         return n_keys++;
 }
 
-static Trial trial(const char *name, const Graph *g, const char *words, u32 max_tok, u32 steps)
+static Trial trial(const char *name, const Graph *g, const char *words, u32 max_tok, u32 near, u32 steps)
 {
         PassOpt opt = {0};
-        Trial t = {.name = name, .g = graph_clone(g, arena, name), .max_tok = max_tok, .steps = steps};
+        Trial t = {.name = name,
+                .g = graph_clone(g, arena, name),
+                .max_tok = max_tok,
+                .near = near,
+                .steps = steps};
         t.g->max[DIM_n_tok] = t.g->max[DIM_n_out] = max_tok;
+        t.g->max_seq_tok = near;
         t.g->max[DIM_n_seq] = N_SEQ;
         t.g->max[DIM_n_ctx] = N_CTX;
         run_passes(t.g, words, &opt, NULL, NULL);
@@ -379,19 +385,6 @@ static void seen(void *user, const EvalSeen *s)
                 launch(t, s, true);
 }
 
-/* Most of the tokens by sequence, the rest as they came. */
-static void make_runs(RandStep *s)
-{
-        i32 seq[MANY], pos[MANY];
-        u32 n = s->n_tok * 3 / 4, k = 0;
-        for (i32 q = 0; q < N_SEQ; q++)
-                for (u32 i = 0; i < n; i++)
-                        if (s->seq[i] == q)
-                                seq[k] = q, pos[k++] = s->pos[i];
-        memcpy(s->seq, seq, n * sizeof *seq);
-        memcpy(s->pos, pos, n * sizeof *pos);
-}
-
 /* Token i's id is that of its expert or, by turns, 4 or more higher. */
 static void make_ids(RandStep *s, const u32 *tokens)
 {
@@ -409,10 +402,11 @@ static void run(Trial *t, u64 seed)
         for (u32 i = 0; i < t->steps; i++) {
                 Arena *a = arena_new();
                 bool most = i == 0 || t->alone || (t->runs && i < t->quick);
-                u32 n = t->max_tok == 1 ? 1 : most ? t->max_tok : 1 + rand_below(&r, t->max_tok);
+                u32 wide = t->near ? t->near : t->max_tok;
+                u32 n = wide == 1 ? 1 : most ? wide : 1 + rand_below(&r, wide);
                 t->step = rand_step(a, &r, t->g, n, t->alone && i % 2 ? 1 : N_SEQ, t->len);
                 if (t->runs)
-                        make_runs(&t->step);
+                        step_by_sequence(a, &t->step, N_SEQ);
                 if (t->tokens)
                         make_ids(&t->step, t->tokens);
                 t->full = i >= t->quick;
@@ -438,7 +432,7 @@ static u32 n_trials;
 static void add(const char *name, const Graph *g, const char *words, u32 max_tok, u32 steps)
 {
         assert_true(n_trials < MAX_TRIAL);
-        trials[n_trials++] = trial(name, g, words, max_tok, steps);
+        trials[n_trials++] = trial(name, g, words, max_tok, 0, steps);
 }
 
 /* Whether an attend of the trial waits before it reads, and another one does not. */
@@ -503,6 +497,16 @@ static void four_trials(const char *words)
                 4, 2);
 }
 
+/* In steps that may be wide, as long as a sequence's tokens are near each other. */
+static void near_trials(const char *words)
+{
+        assert_true(n_trials < MAX_TRIAL);
+        trials[n_trials++] =
+                trial("long past, 8 of 40 tokens on tensor cores", past_one_graph(arena), words, 40, 8, 130);
+        trials[n_trials - 1].quick = 126;
+        add("128 experts, a batch in part", router_graph(arena, 128), BATCH, 64, 3);
+}
+
 static void make_trials(void)
 {
         enum { SEEDS = 4 };
@@ -563,6 +567,7 @@ static void make_trials(void)
         trials[n_trials - 1].quick = 24;
         trials[n_trials - 1].runs = trials[n_trials - 1].alone = true;
         four_trials(words[0]);
+        near_trials(words[0]);
 }
 
 static void test_all(void **state)

@@ -99,7 +99,7 @@ static Plan *make_plan(bool embed, bool utils)
                 .isa = plan_add_str(&w, "sm_90"),
                 .n_vocab = 8,
                 .arena_bytes = 4096};
-        PlanPhase f = {.max_tok = 1, .arena_bytes = 4096, .max_out = 1};
+        PlanPhase f = {.max_tok = 1, .arena_bytes = 4096, .max_out = 1, .max_seq_tok = 1};
         PlanState s = {0, 1, 64, 64, D_f16, D_f16};
         plan_add(&w, PLAN_META, &m, sizeof m);
         plan_add(&w, PLAN_PHASE, &f, sizeof f);

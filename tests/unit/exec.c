@@ -142,6 +142,43 @@ static void kept_logits(void **state)
         plan_close(p);
 }
 
+static u32 noted_phase;
+static moec_status note_phase(Rt *rt, const Batch *b, const Part *p, float *logits, moec_error *e)
+{
+        (void)rt;
+        (void)b;
+        (void)logits;
+        (void)e;
+        noted_phase = p->phase;
+        return MOEC_OK;
+}
+
+/* A phase for tokens of many sequences, each of which has no more than two in a row, in front of one for any. */
+static void phase_of_near_tokens(void **state)
+{
+        (void)state;
+        static const struct {
+                u32 n;
+                i32 seq[8];
+                u32 phase;
+        } all[] = {{1, {3}, 0}, {2, {0, 0}, 0}, {5, {0, 0, 1, 1, 2}, 0}, {8, {0, 1, 2, 3, 4, 5, 6, 7}, 0},
+                {3, {0, 1, 0}, 1}, {3, {0, 0, 0}, 1}, {8, {0, 1, 2, 3, 4, 5, 6, 0}, 1},
+                {6, {0, 0, 1, 2, 2, 2}, 1}};
+        Plan *p = open_plan(tiny_plan());
+        PlanPhase f[2] = {p->PHASE[1], p->PHASE[1]};
+        f[0].max_seq_tok = 2;
+        p->PHASE = f;
+        const RtTarget notes = {.run = note_phase};
+        Rt rt = {.plan = p, .target = &notes};
+        for (size_t i = 0; i < COUNT(all); i++) {
+                i32 some[8] = {0};
+                Batch b = {all[i].n, 0, some, some, all[i].seq, NULL};
+                assert_int_equal(rt_step(&rt, &b, NULL, NULL), MOEC_OK);
+                assert_int_equal(noted_phase, all[i].phase);
+        }
+        plan_close(p);
+}
+
 typedef struct Seen {
         Rt *rt;
         u32 n, launch[64];
@@ -489,74 +526,13 @@ static void code_from_memory(void **state)
         assert_int_equal(WEXITSTATUS(how), 0);
 }
 
-/* ---- threads ---- */
-
-typedef struct Marks {
-        u8 seen[5000];
-} Marks;
-
-static void mark(void *user, u32 first, u32 last)
-{
-        Marks *m = user;
-        assert_true(first < last);
-        for (u32 i = first; i < last; i++)
-                m->seen[i]++;
-}
-
-static void every_block_once(void **state)
-{
-        (void)state;
-        static Marks m;
-        for (u32 threads = 1; threads <= 6; threads++) {
-                Pool *pool;
-                assert_int_equal(pool_new(threads, &pool, NULL), MOEC_OK);
-                for (u32 round = 0; round < 3000; round++) {
-                        u32 n = round % 7 ? round % 61 : round;
-                        memset(&m, 0, sizeof m);
-                        pool_run(pool, mark, &m, n);
-                        for (u32 i = 0; i < n; i++)
-                                assert_int_equal(m.seen[i], 1);
-                        assert_int_equal(m.seen[n], 0);
-                        if (round % 500 == 0)
-                                usleep(2000); /* until the workers sleep */
-                }
-                pool_free(pool);
-        }
-}
-
-/* Where no thread can be had, the caller does it all. */
-static void no_threads(void **state)
-{
-        (void)state;
-        pid_t pid = fork();
-        if (pid == 0) {
-                struct rlimit r = {0, 0};
-                setrlimit(RLIMIT_NPROC, &r);
-                if (setuid(65534) != 0) /* root has no such limit */
-                        _exit(0);
-                Pool *pool;
-                static Marks m;
-                if (pool_new(4, &pool, NULL) != MOEC_OK || pool_threads(pool) != 1)
-                        _exit(1);
-                pool_run(pool, mark, &m, 100);
-                for (u32 i = 0; i < 100; i++)
-                        if (m.seen[i] != 1)
-                                _exit(2);
-                pool_free(pool);
-                _exit(0);
-        }
-        int how;
-        assert_int_equal(waitpid(pid, &how, 0), pid);
-        assert_true(WIFEXITED(how));
-        assert_int_equal(WEXITSTATUS(how), 0);
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(same_for_any_threads),
                 cmocka_unit_test(parts),
                 cmocka_unit_test(kept_logits),
+                cmocka_unit_test(phase_of_near_tokens),
                 cmocka_unit_test(hook),
                 cmocka_unit_test(profile),
                 cmocka_unit_test(wrong_files),
@@ -567,8 +543,6 @@ int main(void)
                 cmocka_unit_test(embedded),
                 cmocka_unit_test(interrupted),
                 cmocka_unit_test(code_from_memory),
-                cmocka_unit_test(every_block_once),
-                cmocka_unit_test(no_threads),
         };
         return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
 }

@@ -243,6 +243,12 @@ static void test_pipeline_read(void **state)
                 "x");
         assert_string_equal(p->phase[0].passes, "fold, fuse dup_norm");
         assert_string_equal(p->phase[1].passes, "");
+        p = pipeline_read(arena,
+                table("return {x={{name='a', max_tok=4, max_seq_tok=2, passes={}}, {name='b', max_tok=4, "
+                      "passes={}}, {name='c', passes={}}}}"),
+                "x");
+        assert_int_equal(p->phase[0].max_seq_tok, 2);
+        assert_int_equal(p->phase[1].max_seq_tok, 0);
 }
 
 static void assert_unreadable(const char *text, const char *say)
@@ -274,6 +280,12 @@ static void test_bad_pipelines(void **state)
                 {"return {x={{name='a', max_tok=4, passes={}}, {name='b', max_tok=4, passes={}}, {name='c', "
                  "passes={}}}}",
                         "by rising max_tok"},
+                {"return {x={{name='a', max_tok=4, max_seq_tok=5, passes={}}, {name='b', passes={}}}}",
+                        "max_seq_tok"},
+                {"return {x={{name='a', max_tok=4, max_seq_tok=2, passes={}}, {name='b', max_tok=4, "
+                 "max_seq_tok=2, passes={}}, {name='c', passes={}}}}",
+                        "by rising max_tok and max_seq_tok"},
+                {"return {x={{name='a', max_seq_tok=1, passes={}}}}", "max_seq_tok"},
         };
         (void)state;
         for (u32 i = 0; i < COUNT(bad); i++)

@@ -244,6 +244,7 @@ static const Bad bads[] = {
         B(PHASE, PlanPhase, 1, max_tok, 1u << 30, "PHASE[1].max_tok"),
         B(PHASE, PlanPhase, 1, max_out, 0, "PHASE[1].max_out"),
         B(PHASE, PlanPhase, 1, max_out, 1u << 19, "PHASE[1].logits"),
+        B(PHASE, PlanPhase, 1, max_seq_tok, 0, "PHASE[1].max_seq_tok"),
         B(PHASE, PlanPhase, 1, launch, 4, "PHASE[1].n_launch"),
         B(PHASE, PlanPhase, 1, n_launch, UINT32_MAX, "PHASE[1].n_launch"),
         B(PHASE, PlanPhase, 1, arena_bytes, 4097, "PHASE[1].arena_bytes"),

@@ -157,6 +157,7 @@ static void tiny_phase(PlanWriter *w, const char *name, u32 max_tok, u32 max_out
         PlanPhase f = {.name = plan_add_str(w, name),
                 .max_tok = max_tok,
                 .max_out = max_out,
+                .max_seq_tok = max_tok,
                 .launch = (u32)(w->section[PLAN_LAUNCH].len / sizeof(PlanLaunch)),
                 .n_launch = 3,
                 .arena_bytes = 4096,

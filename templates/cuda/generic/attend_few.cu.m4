@@ -1,6 +1,6 @@
 // attend_few: attend in a step of T <= NT tokens, on tensor cores: softmax attention of each token over its sequence's cache, with
-// the queries' norm and rotation, and, given k, the tokens' own keys and values appended. A sequence's tokens stand in a row: a
-// token makes the keys of those in front of it, which other blocks append, once more for itself.
+// the queries' norm and rotation, and, given k, the tokens' own keys and values appended. A sequence's tokens come by rising position, all
+// within RUN: a token makes the keys of those in front of it, which other blocks append, once more for itself.
 //
 // q f32 [T, HEADS * DK]; out f32 or q8 [T, HEADS * DV]; planes as kv_append's, f16. A warp takes 16 positions of one key head and
 // its G <= 8 query heads at a time, keys straight to registers, values through shared memory: scores as queries (16 rows: 8 heads rounded to f16, and what the
@@ -11,7 +11,7 @@
 // the block that ends last. The first tiles are read before the wait: only the last positions are of this step.
 // 256 threads. Grid: 1, KVH, SPLIT.
 //
-//      H100, 32 heads of 128 on 4, microseconds at depth 128: 4.0    8 tokens: 5.1    32: 11
+//      H100, 32 heads of 128 on 4, microseconds at depth 128: 4.0    8 tokens: 5.1    32: 11    64: 21       one token at 4096: 10    16384: 22
 m4_include(«prelude.m4»)
 m4_include(«heads.m4»)
 m4_include(«round.m4»)
@@ -20,9 +20,9 @@ moe_early(«seq»)
 moe_early(«kv»)
 moe_early(«kvv»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, SPLIT = MOE_SPLIT };
-enum { NT = MOE_NT, NJ = DK / 32, NV = DV / 64, NO = DV / 8, TILE = 16, EACH = MOE_EACH };
+enum { NT = MOE_NT, RUN = MOE_RUN, NJ = DK / 32, NV = DV / 64, NO = DV / 8, TILE = 16, EACH = MOE_EACH };
 enum { PAIRS = (DK / 2 + 15) / 16 }; // PAIRS: of a head, a lane's
-enum { LAST = (NT + 2 * TILE - 2) / TILE }; // tiles, from the last one back, that may have positions of the step
+enum { LAST = (RUN + 2 * TILE - 2) / TILE }; // tiles, from the last one back, that may have positions of the step
 #define LOG2E 1.44269504f
 // Scores are exponents of 2, but where a cap comes between.
 #define SCALE ((float)MOE_scale moe_if(MOE_softcap, 0x0p+0, «* LOG2E», «»))
@@ -41,32 +41,35 @@ struct Shared {
 SHARED(Shared)
 INLINE Part &part_of(int warp) { return sh.warp[warp].part; }
 __shared__ float norm_w[2][DK]; // of queries, of keys
-__device__ F4 far_o[NT][HEADS][SPLIT][DV / 4];
-__device__ float far_top[NT][HEADS][SPLIT], far_total[NT][HEADS][SPLIT];
+__device__ F4 far_o[HEADS][SPLIT][DV / 4]; // by token and part
+__device__ float far_top[HEADS][SPLIT], far_total[HEADS][SPLIT];
 __device__ u32 count[NT][KVH];
 __shared__ u32 ended;
-moe_if(MOE_HALF, 0, «», «__shared__ float step_cos[NT][HALF], step_sin[NT][HALF]; // by token, of those that are seen
+moe_if(MOE_HALF, 0, «», «__shared__ float step_cos[RUN][HALF], step_sin[RUN][HALF]; // by how far in front a token stands, of those that are seen
 »)
 // The queries rounded to f16, and what that left; the step's own keys and values as the cache has them.
-alignas(16) __shared__ u16 query[2][8 + NT][DK], own_value[NT][DV]; // the keys as a ninth and more
+alignas(16) __shared__ u16 query[2][8 + RUN][DK], own_value[RUN][DV]; // the keys as a ninth and more, the block's own token's first
 #define own_key (query[0] + 8)
-moe_if(MOE_NT, 1, «INLINE i32 seen(const Args &a, int, int t) { return *(const i32 *)moe_arg(«pos»); }
-», «// The position of token t of the step, if `token` sees it: of its sequence, and not behind it; else -1.
-INLINE i32 seen(const Args &a, int token, int t)
+moe_if(MOE_NT, 1, «INLINE int run_of(int) { return 1; }
+INLINE i32 seen(const Args &a, int, int) { return *(const i32 *)moe_arg(«pos»); }
+», «// How many tokens, from `token` back, may be seen.
+INLINE int run_of(int token) { return token < RUN ? token + 1 : RUN; }
+// The position of the token m in front of `token` in the step, if it is of the same sequence; else -1.
+INLINE i32 seen(const Args &a, int token, int m)
 {
         const i32 *pos = (const i32 *)moe_arg(«pos»), *seq = (const i32 *)moe_arg(«seq»);
-        return seq[t] == seq[token] && pos[t] <= pos[token] ? pos[t] : -1;
+        return m <= token && seq[token - m] == seq[token] ? pos[token - m] : -1;
 }
-__shared__ i32 seen_pos[NT];
+__shared__ i32 seen_pos[RUN];
 »)
 // Usage: moe_norms: 1 where heads have a norm.
 m4_define(«moe_norms», «m4_eval(moe_has(«norm», 1, 0) + moe_has(«knorm», 1, 0) > 0)»)m4_dnl
 // The pair p of a head: those that are rotated together, then the rest as it comes.
 INLINE int first_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p : », «»)2 * p; }
 INLINE int second_of(int p) { return moe_if(MOE_rstyle, neox, «p < HALF ? p + HALF : », «»)2 * p + 1; }
-// Heads y = rope(norm(x)) of token t by a warp, two at a time: lanes 16 n .. have head 2 * warp + n, rounded, times `by`, and what that
-// left.
-INLINE void prepare(const float *x, const float *w, bool norm, float by, int t, u16 *high, u16 *low, bool in)
+// Heads y = rope(norm(x)) of the token m in front by a warp, two at a time: lanes 16 n .. have head 2 * warp + n, rounded, times `by`, and
+// what that left.
+INLINE void prepare(const float *x, const float *w, bool norm, float by, int m, u16 *high, u16 *low, bool in)
 {
         float v[PAIRS][2], s = 0, r = 1;
         int lane = TID % 16;
@@ -78,8 +81,8 @@ INLINE void prepare(const float *x, const float *w, bool norm, float by, int t, 
                 s = fma1(v[i][0], v[i][0], fma1(v[i][1], v[i][1], s));
         }
 moe_if(moe_norms, 0, «        (void)w, (void)norm;
-», «        for (int m = 8; m; m /= 2)
-                s += shfl_xor(s, m);
+», «        for (int i = 8; i; i /= 2)
+                s += shfl_xor(s, i);
         if (norm)
                 r = rsqrt_f32(s / (float)DK + (float)MOE_eps);
 »)        if (!in)
@@ -91,7 +94,7 @@ moe_if(moe_norms, 0, «        (void)w, (void)norm;
                         break;
                 float y = moe_if(moe_norms, 0, «v[i][0], z = v[i][1]», «v[i][0] * r * w[a], z = v[i][1] * r * w[b]»);
                 moe_if(MOE_HALF, 0, «», «if (p < HALF) {
-                        float c = step_cos[t][p], u = step_sin[t][p], y1 = mul1(y, c) - mul1(z, u);
+                        float c = step_cos[m][p], u = step_sin[m][p], y1 = mul1(y, c) - mul1(z, u);
                         z = mul1(z, c) + mul1(y, u);
                         y = y1;
                 }»)
@@ -214,7 +217,7 @@ INLINE void sum_values(const u32 (&high)[2], const u32 (&low)[2], int stage, Sta
 
 // What the heads' norms and rotation need, asked for at once, ahead of all that depends on the position.
 struct Turns {
-        enum { NW = (DK + THREADS - 1) / THREADS, AT_ONCE = HALF && NT > 1 ? THREADS / HALF : 1 }; // tokens
+        enum { NW = (DK + THREADS - 1) / THREADS, AT_ONCE = HALF && RUN > 1 ? THREADS / HALF : 1 }; // tokens
         float w[2][NW], factor;
         double rate;
         INLINE_IN void load(const Args &a)
@@ -224,28 +227,28 @@ moe_if(moe_norms, 0, «», «                for (int j = 0; j < NW; j++) {
                         w[0][j] = moe_has(«norm», «((const float *)moe_arg(«norm»))[i]», 1);
                         w[1][j] = moe_has(«knorm», «((const float *)moe_arg(«knorm»))[i]», 1);
                 }
-»)moe_if(MOE_HALF, 0, «», «                int i = NT > 1 ? TID % HALF : TID < HALF ? TID : HALF - 1;
+»)moe_if(MOE_HALF, 0, «», «                int i = RUN > 1 ? TID % HALF : TID < HALF ? TID : HALF - 1;
                 rate = freqs[i];
                 factor = moe_has(«freqs», «((const float *)moe_arg(«freqs»))[i]», 1);
 »)                (void)a;
         }
         // To shared memory; a barrier follows.
-        INLINE_IN void put(const Args &a, int token, int n) const
+        INLINE_IN void put(const Args &a, int token) const
         {
 moe_if(moe_norms, 0, «», «                for (int j = 0; j < NW; j++)
                         if (j * THREADS + TID < DK)
                                 norm_w[0][j * THREADS + TID] = w[0][j], norm_w[1][j * THREADS + TID] = w[1][j];
 »)moe_if(MOE_HALF, 0, «», «#pragma unroll 1
-                for (int t = NT > 1 ? TID / HALF : 0; t < n; t += AT_ONCE) {
+                for (int m = RUN > 1 ? TID / HALF : 0; m < run_of(token); m += AT_ONCE) {
                         float s, c;
-                        i32 pos = seen(a, token, t);
-                        if (NT > 1 && (pos < 0 || TID >= AT_ONCE * HALF))
+                        i32 pos = seen(a, token, m);
+                        if (RUN > 1 && (pos < 0 || TID >= AT_ONCE * HALF))
                                 continue;
                         sincos_turns((double)pos * moe_has(«freqs», «(rate / (double)factor)», «rate»), s, c);
-                        if (NT > 1 || TID < HALF)
-                                step_sin[t][TID % HALF] = s * (float)MOE_rattn, step_cos[t][TID % HALF] = c * (float)MOE_rattn;
+                        if (RUN > 1 || TID < HALF)
+                                step_sin[m][TID % HALF] = s * (float)MOE_rattn, step_cos[m][TID % HALF] = c * (float)MOE_rattn;
                 }
-»)                (void)a, (void)token, (void)n;
+»)                (void)a, (void)token;
         }
 };
 moe_has(«k», «
@@ -286,9 +289,10 @@ INLINE void put_part(const State &s)
 // 4 lane .. are what o(p) gives.
 struct Joined {
         float top, total, o[4];
-        // SPAN: how many neighbouring lanes have them all; AT_ONCE: how many parts' values are on their way together.
-        template <int SPAN, int AT_ONCE, class O> INLINE_IN void join(int n, float part_top, float part_total, O of)
+        // SPAN: how many neighbouring lanes have them all.
+        template <int SPAN, class O> INLINE_IN void join(int n, float part_top, float part_total, O of)
         {
+                enum { AT_ONCE = SPAN < 16 ? SPAN : 16 }; // on their way together
                 F4 f[AT_ONCE];
 #pragma unroll
                 for (int i = 0; i < AT_ONCE; i++)
@@ -305,16 +309,18 @@ struct Joined {
                         total += shfl_xor(total, m);
                 o[0] = o[1] = o[2] = o[3] = 0;
 #pragma unroll 1
-                for (int p0 = 0; p0 < n; p0 += AT_ONCE) {
-                        if (p0)
-#pragma unroll
-                                for (int i = 0; i < AT_ONCE; i++)
-                                        f[i] = of(p0 + i < n ? p0 + i : n - 1);
+                for (int p0 = 0;;) {
 #pragma unroll
                         for (int i = 0; i < AT_ONCE; i++) {
-                                float by = p0 + i < n ? shfl(r, (p0 + i) % SPAN) : 0;
+                                float by = shfl(r, p0 + i); // 0 behind the last one
                                 o[0] = fma1(f[i].x, by, o[0]), o[1] = fma1(f[i].y, by, o[1]), o[2] = fma1(f[i].z, by, o[2]), o[3] = fma1(f[i].w, by, o[3]);
                         }
+                        p0 += AT_ONCE;
+                        if (AT_ONCE == SPAN || p0 >= n)
+                                break;
+#pragma unroll
+                        for (int i = 0; i < AT_ONCE; i++)
+                                f[i] = of(p0 + i < n ? p0 + i : n - 1);
                 }
         }
         INLINE_IN F4 four() const { return F4{o[0], o[1], o[2], o[3]}; }
@@ -368,6 +374,7 @@ moe_kernel
         moe_read_early();
         u32 T = m4_ifelse(MOE_NT, 1, 1, «a.dim->n_tok»), token = NT == 1 ? 0 : BZ % T, n_ctx = a.dim->n_ctx;
         i32 split = NT == 1 ? (i32)BZ : (i32)(BZ / T), most = NT == 1 ? SPLIT : (i32)(SPLIT / T);
+        most = SPLIT > 32 && most > 32 ? 32 : most; // a lane has one
         i32 pos = ((const i32 *)moe_arg(«pos»))[token], seq = ((const i32 *)moe_arg(«seq»))[token];
         i32 low = MOE_window && pos >= MOE_window ? pos - MOE_window + 1 : 0;
         i32 from = low / TILE, tiles = pos / TILE + 1 - from, parts = tiles <= WARPS * EACH ? 1 : (tiles + WARPS - 1) / WARPS;
@@ -395,8 +402,8 @@ moe_kernel
                 keys_ahead(keys, TILE * (from + i), pos);
         for (int i = TID; G < 8 && i < 2 * 8 * DK; i += THREADS)
                 query[i / (8 * DK)][i / DK % 8][i % DK] = 0;
-        turns.put(a, (int)token, (int)T);
-moe_if(MOE_NT, 1, «», «        if (TID < (int)T)
+        turns.put(a, (int)token);
+moe_if(MOE_NT, 1, «», «        if (TID < RUN)
                 seen_pos[TID] = seen(a, (int)token, TID);
 »)        barrier();
         pdl_wait();
@@ -405,27 +412,27 @@ moe_has(«k», «#pragma unroll
         for (i32 i = 2; i <= LAST; i++)
                 own = own || (tiles >= i && split == (tiles - i) % each / WARPS);
 », «»)#pragma unroll 1
-        for (int pair = warp; pair <= (G + NT - 1) / 2; pair += WARPS) {
-                int n = 2 * pair + TID % 32 / 16, m = n < G ? 0 : (n - G) % NT;
-                bool key = own && n >= G && n < G + moe_if(MOE_NT, 1, 1, «(int)T && seen_pos[m] >= 0»);
-                prepare(moe_has(«k», «key ? (const float *)moe_arg(«k») + ((u32)m * KVH + BY) * DK : », «»)(const float *)moe_arg(«q») + (token * HEADS + BY * G + (u32)n) * DK, norm_w[key],
-                        key ? moe_has(«knorm», true, false) : moe_has(«norm», true, false), key ? 1 : SCALE, key ? m : (int)token, query[0][n < G ? n : 8 + m],
+        for (int pair = warp; pair <= (G + RUN - 1) / 2; pair += WARPS) {
+                int n = 2 * pair + TID % 32 / 16, m = n < G ? 0 : (n - G) % RUN;
+                bool key = own && n >= G && n < G + RUN moe_if(MOE_NT, 1, «», «&& seen_pos[m] >= 0»);
+                prepare(moe_has(«k», «key ? (const float *)moe_arg(«k») + ((token - (u32)m) * KVH + BY) * DK : », «»)(const float *)moe_arg(«q») + (token * HEADS + BY * G + (u32)n) * DK, norm_w[key],
+                        key ? moe_has(«knorm», true, false) : moe_has(«norm», true, false), key ? 1 : SCALE, m, query[0][n < G ? n : 8 + m],
                         query[1][n < G ? n : 8 + m], n < G || key);
         }
 moe_has(«k», «#pragma unroll 1
-        for (int i = TID; own && i < (int)T * DV; i += THREADS)
+        for (int i = TID; own && i < run_of((int)token) * DV; i += THREADS)
                 moe_if(MOE_NT, 1, «», «if (seen_pos[i / DV] >= 0)
-                        »)own_value[i / DV][i % DV] = (u16)f32_f16(((const float *)moe_arg(«v»))[((u32)(i / DV) * KVH + BY) * DV + (u32)(i % DV)]);
+                        »)own_value[i / DV][i % DV] = (u16)f32_f16(((const float *)moe_arg(«v»))[((token - (u32)(i / DV)) * KVH + BY) * DV + (u32)(i % DV)]);
 », «»)        barrier();
 moe_has(«k», «        if (last && TID < DK / 8)
-                *(U4 *)((u16 *)moe_arg(«kv») + (row0 + (u32)pos) * DK + 8 * TID) = *(const U4 *)&own_key[token][8 * TID];
+                *(U4 *)((u16 *)moe_arg(«kv») + (row0 + (u32)pos) * DK + 8 * TID) = *(const U4 *)&own_key[0][8 * TID];
         if (last && TID < DV / 8)
-                *(U4 *)((u16 *)moe_arg(«kvv») + (row0 + (u32)pos) * DV + 8 * TID) = *(const U4 *)&own_value[token][8 * TID];
+                *(U4 *)((u16 *)moe_arg(«kvv») + (row0 + (u32)pos) * DV + 8 * TID) = *(const U4 *)&own_value[0][8 * TID];
         if (first >= 0 && first >= tiles - LAST) {
                 copies_wait_but<1>();
                 moe_if(MOE_NT, 1, «put_own(t, 0, pos - TILE * (from + first));», «// In the order of their positions.
 #pragma unroll 1
-                for (int i = 0; i < (int)T; i++)
+                for (int i = run_of((int)token) - 1; i >= 0; i--)
                         if (seen_pos[i] >= TILE * (from + first))
                                 put_own(t, i, seen_pos[i] - TILE * (from + first));»)
         }
@@ -451,23 +458,24 @@ moe_has(«k», «        if (last && TID < DK / 8)
         put_part(s);
         barrier();
         // A warp has a head from here on.
-        u32 head = BY * G + (u32)warp;
+        u32 head = BY * G + (u32)warp, at = token * (u32)most;
         int lane = TID % 32, in_block = tiles - split * WARPS; // warps that have a tile
+        bool has_head = G == WARPS || warp < G;
         Joined all;
         in_block = in_block < WARPS ? in_block : WARPS;
-        if (warp < G)
-                all.join<WARPS, WARPS>(in_block, part_of(lane % WARPS).top[warp], part_of(lane % WARPS).total[warp], [&](int p) { return *(const F4 *)&part_of(p).o[warp][turned(warp, place())]; });
+        if (has_head)
+                all.join<WARPS>(in_block, part_of(lane % WARPS).top[warp], part_of(lane % WARPS).total[warp], [&](int p) { return *(const F4 *)&part_of(p).o[warp][turned(warp, place())]; });
         if (parts > 1) {
-                if (warp < G && 4 * lane < DV)
-                        far_o[token][head][split][place() / 4] = all.four();
-                if (warp < G && lane == 0)
-                        far_top[token][head][split] = all.top, far_total[token][head][split] = all.total;
+                if (has_head && 4 * lane < DV)
+                        far_o[head][at + (u32)split][place() / 4] = all.four();
+                if (has_head && lane == 0)
+                        far_top[head][at + (u32)split] = all.top, far_total[head][at + (u32)split] = all.total;
                 if (!ends_last(parts, token))
                         return;
-                int p = lane < parts ? lane : 0;
-                if (warp < G)
-                        all.join<32, 16>(parts, load_far(&far_top[token][head][p]), load_far(&far_total[token][head][p]), [&](int p) { return load_far4(&far_o[token][head][p][place() / 4]); });
+                u32 p = at + (u32)(lane < parts ? lane : 0);
+                if (has_head)
+                        all.join<32>(parts, load_far(&far_top[head][p]), load_far(&far_total[head][p]), [&](int i) { return load_far4(&far_o[head][at + (u32)i][place() / 4]); });
         }
-        if (warp < G)
+        if (has_head)
                 put(a, head, all, token, T);
 }
