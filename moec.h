@@ -113,8 +113,8 @@ typedef struct moec_compile_report {
 moec_status moec_compile(const moec_model *model, const moec_options *opt, const char *out, const char *emit,
         bool embed, moec_compile_report *report, moec_error *err);
 
-/* format: "ir", "dot", "svg", "keys", "kernels". phase: "decode", "few" and "batch" (CUDA), "prefill". after:
- * a pass's name, "" for the graph as built, NULL for all passes. layer: -1 for all. */
+/* format: "ir", "dot", "svg", "keys", "kernels". phase: "decode", "prefill"; CUDA has "four", "few", "batch" and
+ * "short", too. after: a pass's name, "" for the graph as built, NULL for all passes. layer: -1 for all. */
 moec_status moec_dump(const moec_model *model, const moec_options *opt, const char *phase, const char *after,
         int layer, const char *format, char **out, moec_error *err);
 

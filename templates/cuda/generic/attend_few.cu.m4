@@ -269,7 +269,7 @@ INLINE void put_own(Tile &t, int m, int row)
 }
 », «»)
 // A warp's state to its part, in places turned so that lanes meet no bank twice.
-INLINE int turned(int head, int i) { return i / 32 * 32 + ((i / 4 % 8) ^ (head / 2 & 3)) * 4 + i % 4; }
+INLINE int turned(int head, int i) { return i ^ (head / 2 & 3) * 4; }
 INLINE void put_part(const State &s)
 {
         Part &p = part_of(TID / 32);
@@ -388,15 +388,19 @@ moe_kernel
         const u16 *keys = (const u16 *)moe_arg(«kv») + row0 * DK, *values = (const u16 *)moe_arg(«kvv») + row0 * DV;
         Tile t;
         // Its tiles from the last to the first, of which only that may have positions of the step: LAST < WARPS.
-        i32 first = mine < tiles ? mine + (tiles - 1 - mine) / each * each : -1;
-        if (first >= 0) {
+        i32 whole = (tiles - 1) / each, rest = tiles - 1 - whole * each, first = (mine <= rest ? whole : whole - 1) * each + mine;
+        bool last = moe_has(«k», «split == rest / WARPS», «false»), own = last;
+moe_has(«k», «#pragma unroll
+        for (i32 i = 2; i <= LAST; i++)
+                own = own || (tiles >= i && split == (tiles - i) % each / WARPS);
+», «»)        if (first >= 0)
                 t.load_keys(keys, TILE * (from + first), pos);
-                Tile::fetch_values(values, 0, TILE * (from + first), pos);
+#pragma unroll
+        for (int i = 0; i < STAGES; i++) {
+                if (first >= i * each)
+                        Tile::fetch_values(values, i, TILE * (from + first - i * each), pos);
+                copies_end();
         }
-        copies_end();
-        if (STAGES > 1 && first >= each)
-                Tile::fetch_values(values, 1 % STAGES, TILE * (from + first - each), pos);
-        copies_end();
 #pragma unroll 1
         for (i32 i = first - each; i >= 0 && i >= first - 2 * each; i -= each)
                 keys_ahead(keys, TILE * (from + i), pos);
@@ -407,11 +411,7 @@ moe_if(MOE_NT, 1, «», «        if (TID < RUN)
                 seen_pos[TID] = seen(a, (int)token, TID);
 »)        barrier();
         pdl_wait();
-        bool last = moe_has(«k», «split == (tiles - 1) % each / WARPS», «false»), own = last;
-moe_has(«k», «#pragma unroll
-        for (i32 i = 2; i <= LAST; i++)
-                own = own || (tiles >= i && split == (tiles - i) % each / WARPS);
-», «»)#pragma unroll 1
+#pragma unroll 1
         for (int pair = warp; pair <= (G + RUN - 1) / 2; pair += WARPS) {
                 int n = 2 * pair + TID % 32 / 16, m = n < G ? 0 : (n - G) % RUN;
                 bool key = own && n >= G && n < G + RUN moe_if(MOE_NT, 1, «», «&& seen_pos[m] >= 0»);
@@ -429,7 +429,7 @@ moe_has(«k», «        if (last && TID < DK / 8)
         if (last && TID < DV / 8)
                 *(U4 *)((u16 *)moe_arg(«kvv») + (row0 + (u32)pos) * DV + 8 * TID) = *(const U4 *)&own_value[0][8 * TID];
         if (first >= 0 && first >= tiles - LAST) {
-                copies_wait_but<1>();
+                copies_wait_but<STAGES - 1>();
                 moe_if(MOE_NT, 1, «put_own(t, 0, pos - TILE * (from + first));», «// In the order of their positions.
 #pragma unroll 1
                 for (int i = run_of((int)token) - 1; i >= 0; i--)
@@ -455,6 +455,7 @@ moe_has(«k», «        if (last && TID < DK / 8)
                 copies_end();
                 stage = (stage + 1) % STAGES;
         }
+        warp_barrier(); // the part goes where other lanes' values are
         put_part(s);
         barrier();
         // A warp has a head from here on.
