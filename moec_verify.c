@@ -65,6 +65,11 @@ const Graph *check_graph(const Check *c, u32 phase)
         return c->s->stage[phase].g;
 }
 
+static bool takes(const Stage *st, const CheckStep *s)
+{
+        return s->n * s->copies <= st->max_tok && (!st->phase->max_seq_tok || s->n <= st->phase->max_seq_tok);
+}
+
 /* Where a sequence may have few tokens of a step, several have the same ones. */
 CheckStep check_largest(const Check *c, u32 phase)
 {
@@ -73,8 +78,9 @@ CheckStep check_largest(const Check *c, u32 phase)
         CheckStep s = {0, MIN(c->n, few ? few : st->max_tok), 1};
         if (few)
                 s.copies = st->max_tok / s.n;
-        if (phase && s.n * s.copies <= c->s->stage[phase - 1].max_tok)
-                s.n = 0;
+        for (u32 i = 0; i < phase; i++)
+                if (takes(&c->s->stage[i], &s))
+                        s.n = 0;
         return s;
 }
 

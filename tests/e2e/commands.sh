@@ -40,6 +40,19 @@ expect_output "verify" '^passed: 80 tokens, q8 activations' "$MOEC" verify "$F"
 expect_output "verify f32, as JSON" '^\{"passed": true, "tokens": 5, "act": "f32"' "$MOEC" verify "$F" --act f32 --tokens 1,2,3,4,5 -o json
 expect_output "verify with a cache of q8_0" '^passed: 80 tokens' "$MOEC" verify "$F" -ctk q8_0 -ctv q8_0
 expect_output "and activations in f32" '^passed: 80 tokens, f32' "$MOEC" verify "$F" -ctk q8_0 -ctv f32 --act f32
+mkdir -p "$T/near"
+cat >"$T/near/pipeline.lua" <<'E'
+local passes = { "fold", "dce", "experts grouped", "qmatmul", "fuse quantize", "layout panel", "order", "buffers" }
+return { cpu = {
+        { name = "decode", max_tok = 1, max_out = 1, passes = passes },
+        { name = "near", max_tok = 16, max_seq_tok = 3, passes = passes },
+        { name = "far", max_tok = 16, passes = passes },
+        { name = "prefill", passes = passes },
+} }
+E
+for phase in near far; do
+        expect_output "verify of a phase for tokens that are $phase" "$phase +routes pinned" "$MOEC" verify "$F" --templates "$T/near"
+done
 expect_output "verify over a text" '^passed: ' "$MOEC" verify "$F" -f <(head -c 400 tests/models/valid.txt)
 mkdir -p "$T/over/templates/c/generic"
 sed 's/exp8(-g)/exp8(g)/' templates/c/generic/glu_fn.m4 >"$T/over/templates/c/generic/glu_fn.m4"

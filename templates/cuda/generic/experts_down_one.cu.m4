@@ -23,6 +23,8 @@ typedef moe_acts«»<1, N_ACT> Acts;
 enum { EACH = NT == 1 || KTOP % 2 ? KTOP : 2, PARTS = KTOP / EACH, STEPS = TILES * PARTS };
 // A block of several tokens leaves room for one of the next launch, which is more than half of what there is.
 enum { REST = NT == 1 ? 0 : (int)sizeof(Acts) + 2048, FIT = ((int)SHARED_ROOM - REST) / (int)(BUSY * EACH * R::BYTES), STAGES = STAGES_OF(FIT < PARTS ? PARTS : FIT, STEPS) };
+// A warp's turns over a tile's units, written out where nothing is asked for in between.
+enum { TURNS = (ALL + 31) / 32, WRITTEN = STAGES < STEPS ? 1 : TURNS };
 struct Shared {
         alignas(16) u8 ring[BUSY][STAGES][EACH][R::BYTES];
         Acts acts;
@@ -88,12 +90,12 @@ moe_if(moe_made, 1, «        fill<K, R::PAD, KTOP>(sh.acts, 0, (const float *)m
                         continue;
                 float acc = 0;
                 float res = moe_has(«res», «((const float *)moe_arg(«res»))[at]», 0);
-#pragma unroll (STAGES < STEPS ? 1 : 4)
-                for (u32 turn = 0; turn < (ALL + 31) / 32; turn++) {
+#pragma unroll (WRITTEN)
+                for (u32 turn = 0; turn < TURNS; turn++) {
                         // The parts that this turn begins with, or is the last to read.
                         enum { A_PART = EACH * R::UNITS };
                         u32 begun = turn * 32 + A_PART - 1, end = turn * 32 + 32 < ALL ? turn * 32 + 32 : ALL, v = turn * 32 + (u32)TID % 32;
-#pragma unroll (STAGES < STEPS ? 1 : 4)
+#pragma unroll (WRITTEN)
                         for (u32 p = begun / A_PART; p < (end + A_PART - 1) / A_PART; p++)
                                 landing_wait(&sh.landed[warp][(first + (int)p) % STAGES], (u32)((first + (int)p) / STAGES) & 1);
                         if (v < ALL) {
