@@ -110,7 +110,7 @@ typedef const char *Str;
         X(Str, after, NULL, 0, NULL, "--after", "PASS", IN(dump),                                            \
                 "the graph after this pass (default: after all); \"\": as it was built")                     \
         X(Str, phase, "decode", 0, NULL, "--phase", "NAME", IN(dump),                                        \
-                "decode (default), few or batch (CUDA), prefill")                                            \
+                "decode (default), prefill; CUDA has four, few, batch and short, too")                       \
         X(Num, layer, -1, -1, NULL, "--layer", "N", IN(dump), "only this layer")                             \
         X(Str, pass, NULL, 0, NULL, "--pass", "NAME,...", IN(opt), "passes to run, in order")                \
         X(Flag, profile, false, 0, NULL, "--profile", NULL, IN(bench), "show what each kernel took")         \
