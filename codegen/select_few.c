@@ -6,7 +6,8 @@
  * experts; RPB, rows a block, chosen so that a launch is one wave; CLUSTER, blocks that share the experts of
  * the same rows, or join what they have of a token through each other's shared memory; BLOCKS, of THREADS
  * threads a processor, for which there must be registers; REGISTERS of a thread at most: attend's blocks fit
- * beside a product's; SLICED, TURNS: see few_grid_route. */
+ * beside a product's, those of more than FEW tokens twice on a processor; RUN, tokens from a sequence's first
+ * to its last; SLICED, TOKENS: see few_grid_route. */
 #include "codegen/select_part.h"
 
 #define WARPS   8
@@ -16,7 +17,7 @@
 #define BLOCKS  2          /* a processor */
 #define MOST    64         /* tokens of experts and route; each 8 of an expert's unpack its weights again */
 #define FEW     32         /* of others, and of two blocks of experts_down on a processor */
-#define TURNS   16         /* clusters that have the tokens of a route */
+#define ROUTES  16         /* clusters that have the tokens of a route */
 #define WIDEST  4096       /* K, whose values are in a block's registers */
 #define ROOM    (96 << 10) /* shared memory of the smallest block that every device has */
 #define ACTS    12         /* bytes of a tile's values of one position */
@@ -171,17 +172,14 @@ void few_grid(Ctx *c)
 }
 
 /* route: where each thread has four values of K, a warp has its part of all rows' (SLICED), and a cluster can
- * have several tokens, of which each block chooses for one. */
+ * have several tokens (TOKENS), of which each block chooses for one. */
 void few_grid_route(Ctx *c, i64 split, i64 cluster)
 {
         bool sliced = c->g->weight[ref_idx(in_get(c->n, S_w))].type == W_F32 &&
                       sel_dim(c, S_w, 1) == 4 * (i64)c->s->threads &&
                       sel_tiles(sel_dim(c, S_w, 0), split) <= 16;
-        i64 turns = sliced ? MAX(MIN(c->tile, TURNS), sel_tiles(c->tile, cluster)) : c->tile;
+        i64 tokens = sliced ? MIN(sel_tiles(c->tile, ROUTES), cluster) : 1;
         key_int(c->k, "SLICED", sliced);
-        key_int(c->k, "TURNS", turns);
-        if (turns < c->tile || c->tile == 1)
-                sel_grid(c, 1, DIM_const, turns, 1);
-        else
-                sel_grid(c, 1, DIM_n_tok, 1, 1);
+        key_int(c->k, "TOKENS", tokens);
+        sel_grid(c, 1, DIM_n_tok, 1, tokens);
 }

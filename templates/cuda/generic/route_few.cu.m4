@@ -2,19 +2,19 @@
 // w [E, K].
 //
 // out Route [T, KTOP]; with q8 norm(x) [T, K] too. A token's blocks share the rows of w, which are fetched before the wait; their logits
-// meet in a block of the cluster, which chooses: each token's in another one, where a cluster has several (without clusters: in memory of
+// meet in a block of the cluster, which chooses: each token's in another one, where a cluster has several, TOKENS (without clusters: in memory of
 // this module, with the block that ends last). Where K is a thread's four
 // values times all threads, a warp has its part of all rows' K: activations stay in the registers where they are made, and what has
 // no room in shared memory of the weights is in registers, too. Else a warp has whole rows, by pieces.
-// 512 threads. Grid: 1, T or TURNS, SPLIT.
+// 512 threads. Grid: 1, ceil(T / TOKENS), SPLIT.
 //
 //      H100, E 128, K 2048, microseconds: 5.2 by rows; by parts of K: 4.0       8 tokens: 6.6    32: 13    64: 19
 m4_include(«prelude.m4»)
 m4_define(«MOE_act», «f32»)m4_dnl
 m4_include(«product.m4»)
 m4_include(«stream.m4»)
-enum { E = MOE_E, KTOP = MOE_k, GROUPS = MOE_groups, GROUPS_K = MOE_groups_k, SPLIT = MOE_SPLIT, TURNS = MOE_TURNS, K = MOE_K, N_ACT = WHOLE(K) };
-enum { ROWS = (E + SPLIT - 1) / SPLIT, TOKENS = (NT + TURNS - 1) / TURNS }; // TOKENS: of a cluster
+enum { E = MOE_E, KTOP = MOE_k, GROUPS = MOE_groups, GROUPS_K = MOE_groups_k, SPLIT = MOE_SPLIT, TOKENS = MOE_TOKENS, K = MOE_K, N_ACT = WHOLE(K) };
+enum { ROWS = (E + SPLIT - 1) / SPLIT };
 m4_include(«choose.m4»)
 moe_quant(MOE_TYPE_w)
 typedef MOE_TYPE_w W;
