@@ -21,7 +21,7 @@ moe_early(«kv»)
 moe_early(«kvv»)
 enum { HEADS = MOE_HEADS, KVH = MOE_KVH, G = HEADS / KVH, DK = MOE_DK, DV = MOE_DV, SPLIT = MOE_SPLIT };
 enum { NT = MOE_NT, RUN = MOE_RUN, NJ = DK / 32, NV = DV / 64, NO = DV / 8, TILE = 16, EACH = MOE_EACH };
-enum { PAIRS = (DK / 2 + 15) / 16 }; // PAIRS: of a head, a lane's
+enum { PAIRS = (DK / 2 + 15) / 16, PARTS = SPLIT < 32 ? SPLIT : 32 }; // PAIRS: of a head, a lane's; PARTS: of a token, a lane of which has one
 enum { LAST = (RUN + 2 * TILE - 2) / TILE }; // tiles, from the last one back, that may have positions of the step
 #define LOG2E 1.44269504f
 // Scores are exponents of 2, but where a cap comes between.
@@ -373,8 +373,7 @@ moe_kernel
         turns.load(a);
         moe_read_early();
         u32 T = m4_ifelse(MOE_NT, 1, 1, «a.dim->n_tok»), token = NT == 1 ? 0 : BZ % T, n_ctx = a.dim->n_ctx;
-        i32 split = NT == 1 ? (i32)BZ : (i32)(BZ / T), most = NT == 1 ? SPLIT : (i32)(SPLIT / T);
-        most = SPLIT > 32 && most > 32 ? 32 : most; // a lane has one
+        i32 split = NT == 1 ? (i32)BZ : (i32)(BZ / T), most = NT == 1 ? PARTS : (i32)(SPLIT / T < PARTS ? SPLIT / T : PARTS);
         i32 pos = ((const i32 *)moe_arg(«pos»))[token], seq = ((const i32 *)moe_arg(«seq»))[token];
         i32 low = MOE_window && pos >= MOE_window ? pos - MOE_window + 1 : 0;
         i32 from = low / TILE, tiles = pos / TILE + 1 - from, parts = tiles <= WARPS * EACH ? 1 : (tiles + WARPS - 1) / WARPS;
@@ -461,7 +460,7 @@ moe_has(«k», «        if (last && TID < DK / 8)
         // A warp has a head from here on.
         u32 head = BY * G + (u32)warp, at = token * (u32)most;
         int lane = TID % 32, in_block = tiles - split * WARPS; // warps that have a tile
-        bool has_head = G == WARPS || warp < G;
+        bool has_head = G == WARPS || warp < G; // a question that need not be asked leaves each shuffle behind it a second form
         Joined all;
         in_block = in_block < WARPS ? in_block : WARPS;
         if (has_head)
