@@ -10,6 +10,15 @@ local few = {
         "layout split", "order", "buffers",
 }
 
+-- Up to 64 tokens: experts as few has them, all else by the kernels of larger steps, but for what attention takes over.
+local function batch(attention)
+        return {
+                "fold", "dce", "experts grouped=4097", "qmatmul",
+                "fuse quantize " .. attention .. " route_norm round_route route_max=4194304",
+                "layout split", "order", "buffers",
+        }
+end
+
 return {
         cpu = {
                 {       -- few tokens: bytes of weights are everything, and every launch costs
@@ -46,21 +55,13 @@ return {
                         name = "few", max_tok = 32, max_out = 32,
                         passes = few,
                 },
-                {       -- more of them: experts and attention as above, all else as below
+                {       -- more sequences that decode together: attention as above, too
                         name = "batch", max_tok = 64, max_out = 64, max_seq_tok = 8,
-                        passes = {
-                                "fold", "dce", "experts grouped=4097", "qmatmul",
-                                "fuse quantize fuse_kv round_attend route_norm round_route route_max=4194304",
-                                "layout split", "order", "buffers",
-                        },
+                        passes = batch("fuse_kv round_attend"),
                 },
                 {       -- a short prompt, whose tokens share what they read of the past
                         name = "short", max_tok = 64, max_out = 64,
-                        passes = {
-                                "fold", "dce", "experts grouped=4097", "qmatmul",
-                                "fuse quantize round_attend route_norm round_route route_max=4194304",
-                                "layout split", "order", "buffers",
-                        },
+                        passes = batch("round_attend"),
                 },
                 {
                         name = "prefill",
