@@ -72,6 +72,7 @@ typedef struct Ahead {
         PlanTrigger trigger;
         u32 n;
         Slot early[3];
+        bool late_alone; /* a step of one token: triggers behind its wait, so that fewer launches lie ahead */
 } Ahead;
 static const Ahead ahead[N_OP][N_TEMPLATE] = {
         [OP_rmsnorm] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}},
@@ -83,11 +84,11 @@ static const Ahead ahead[N_OP][N_TEMPLATE] = {
                 [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
         [OP_attend] = {[FEW] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}},
                 [MANY] = {PLAN_TRIGGER_first, 2, {S_pos, S_seq}}},
-        [OP_route] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}, [FEW] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_route] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}, [FEW] = {PLAN_TRIGGER_first, 0, {0}, true}},
         [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}},
                 [FEW] = {PLAN_TRIGGER_waited, 0, {0}},
                 [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_experts_down] = {[ONE] = {PLAN_TRIGGER_first, 1, {S_route}},
+        [OP_experts_down] = {[ONE] = {PLAN_TRIGGER_first, 1, {S_route}, true},
                 [FEW] = {PLAN_TRIGGER_first, 1, {S_route}},
                 [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
 };
@@ -98,8 +99,8 @@ static void facts_ahead(Ctx *c)
         static const char *const word[] = {PLAN_TRIGGERS(T)};
 #undef T
         const Ahead *h = &ahead[c->n->op][c->one ? ONE : c->few ? FEW : c->many ? MANY : GENERIC];
-        c->s->trigger = h->trigger;
-        key_word(c->k, "TRIGGER", word[h->trigger]);
+        c->s->trigger = h->late_alone && one_token(c) ? PLAN_TRIGGER_waited : h->trigger;
+        key_word(c->k, "TRIGGER", word[c->s->trigger]);
         for (u32 i = 0; i < c->s->n_arg; i++)
                 for (u32 k = 0; k < h->n; k++) {
                         struct SelArg *a = &c->s->arg[i];

@@ -113,7 +113,7 @@ static void plan_says_what_is_early(const char *path)
         } all[] = {{"embed", PLAN_TRIGGER_none, 0}, {"blk.0.matmul", PLAN_TRIGGER_first, 0},
                 {"blk.0.attend", PLAN_TRIGGER_first, 1u << 2 | 1u << 3 | 1u << 4 | 1u << 5},
                 {"blk.0.experts_up", PLAN_TRIGGER_waited, 0},
-                {"blk.0.experts_down", PLAN_TRIGGER_first, 1u << 2}};
+                {"blk.0.experts_down", PLAN_TRIGGER_waited, 1u << 2}};
         Plan *p;
         moec_error e;
         assert_int_equal(plan_open(path, 0, &p, &e), MOEC_OK);
