@@ -71,14 +71,20 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
         barrier();
 #pragma unroll 1
         for (int j = TID; j < (E * SHARE + 31) / 32 * 32; j += THREADS) {
-                int i = j / SHARE, rank = 0;
-                i32 mine = key[i / 4 % E4].k[i % 4];
-#pragma unroll 2
+                // Ahead of its own four a key as high is above it, behind them one that is higher; of its own, those in front.
+                int i = j / SHARE, own = i / 4 % E4, rank = 0;
+                Keys four = key[own];
+                i32 mine = four.k[i % 4];
+#pragma unroll
+                for (int n = 0; n < 3; n++)
+                        rank += j % SHARE == 0 && n < i % 4 && four.k[n] == mine;
+#pragma unroll 8
                 for (int o = j % SHARE; o < E4; o += SHARE) {
                         Keys other = key[o];
+                        i32 least = mine + (o >= own);
 #pragma unroll
                         for (int n = 0; n < 4; n++)
-                                rank += other.k[n] >= mine + (4 * o + n >= i);
+                                rank += other.k[n] >= least;
                 }
                 for (int m = 1; m < SHARE; m *= 2)
                         rank += shfl_xor(rank, m);
@@ -90,7 +96,11 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
                 if (TID < 32) {
                         i32 best = pick[TID < KTOP ? TID : 0];
                         float e = TID < KTOP ? exp1(z[best] - z[pick[0]]) : 0;
-                        Route r = {best, e / warp_sum(e) * (float)MOE_wscale};
+                        float sum = e;
+#pragma unroll
+                        for (int m = KTOP > 16 ? 16 : KTOP > 8 ? 8 : 4; m; m /= 2)
+                                sum += shfl_xor(sum, m);
+                        Route r = {best, e / sum * (float)MOE_wscale};
                         if (TID < KTOP)
                                 to[TID] = r;
                 }
