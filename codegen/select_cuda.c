@@ -75,22 +75,23 @@ typedef struct Ahead {
         bool late_alone; /* a step of one token: triggers behind its wait, so that fewer launches lie ahead */
 } Ahead;
 static const Ahead ahead[N_OP][N_TEMPLATE] = {
-        [OP_rmsnorm] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_quantize] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_kv_append] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_sort] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_matmul] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}},
-                [FEW] = {PLAN_TRIGGER_first, 0, {0}},
-                [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
-        [OP_attend] = {[FEW] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}},
-                [MANY] = {PLAN_TRIGGER_first, 2, {S_pos, S_seq}}},
-        [OP_route] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}}, [FEW] = {PLAN_TRIGGER_first, 0, {0}, true}},
-        [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}},
-                [FEW] = {PLAN_TRIGGER_waited, 0, {0}},
-                [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+        [OP_rmsnorm] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}},
+        [OP_quantize] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}},
+        [OP_kv_append] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}},
+        [OP_sort] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}},
+        [OP_matmul] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}, false},
+                [FEW] = {PLAN_TRIGGER_first, 0, {0}, false},
+                [MANY] = {PLAN_TRIGGER_first, 0, {0}, false}},
+        [OP_attend] = {[FEW] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}, false},
+                [MANY] = {PLAN_TRIGGER_first, 2, {S_pos, S_seq}, false}},
+        [OP_route] =
+                {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}, [FEW] = {PLAN_TRIGGER_first, 0, {0}, true}},
+        [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}, false},
+                [FEW] = {PLAN_TRIGGER_waited, 0, {0}, false},
+                [MANY] = {PLAN_TRIGGER_first, 0, {0}, false}},
         [OP_experts_down] = {[ONE] = {PLAN_TRIGGER_first, 1, {S_route}, true},
-                [FEW] = {PLAN_TRIGGER_first, 1, {S_route}},
-                [MANY] = {PLAN_TRIGGER_first, 0, {0}}},
+                [FEW] = {PLAN_TRIGGER_first, 1, {S_route}, false},
+                [MANY] = {PLAN_TRIGGER_first, 0, {0}, false}},
 };
 
 static void facts_ahead(Ctx *c)
