@@ -75,23 +75,24 @@ typedef struct Ahead {
         bool late_alone; /* a step of one token: triggers behind its wait, so that fewer launches lie ahead */
 } Ahead;
 static const Ahead ahead[N_OP][N_TEMPLATE] = {
-        [OP_rmsnorm] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}},
-        [OP_quantize] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}},
-        [OP_kv_append] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}},
-        [OP_sort] = {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}},
-        [OP_matmul] = {[ONE] = {PLAN_TRIGGER_first, 0, {0}, false},
-                [FEW] = {PLAN_TRIGGER_first, 0, {0}, false},
-                [MANY] = {PLAN_TRIGGER_first, 0, {0}, false}},
-        [OP_attend] = {[FEW] = {PLAN_TRIGGER_first, 3, {S_pos, S_seq, S_kv}, false},
-                [MANY] = {PLAN_TRIGGER_first, 2, {S_pos, S_seq}, false}},
-        [OP_route] =
-                {[GENERIC] = {PLAN_TRIGGER_first, 0, {0}, false}, [FEW] = {PLAN_TRIGGER_first, 0, {0}, true}},
-        [OP_experts_up] = {[ONE] = {PLAN_TRIGGER_waited, 0, {0}, false},
-                [FEW] = {PLAN_TRIGGER_waited, 0, {0}, false},
-                [MANY] = {PLAN_TRIGGER_first, 0, {0}, false}},
-        [OP_experts_down] = {[ONE] = {PLAN_TRIGGER_first, 1, {S_route}, true},
-                [FEW] = {PLAN_TRIGGER_first, 1, {S_route}, false},
-                [MANY] = {PLAN_TRIGGER_first, 0, {0}, false}},
+        [OP_rmsnorm] = {[GENERIC] = {.trigger = PLAN_TRIGGER_first}},
+        [OP_quantize] = {[GENERIC] = {.trigger = PLAN_TRIGGER_first}},
+        [OP_kv_append] = {[GENERIC] = {.trigger = PLAN_TRIGGER_first}},
+        [OP_sort] = {[GENERIC] = {.trigger = PLAN_TRIGGER_first}},
+        [OP_matmul] = {[ONE] = {.trigger = PLAN_TRIGGER_first},
+                [FEW] = {.trigger = PLAN_TRIGGER_first},
+                [MANY] = {.trigger = PLAN_TRIGGER_first}},
+        [OP_attend] = {[FEW] = {.trigger = PLAN_TRIGGER_first, .n = 3, .early = {S_pos, S_seq, S_kv}},
+                [MANY] = {.trigger = PLAN_TRIGGER_first, .n = 2, .early = {S_pos, S_seq}}},
+        [OP_route] = {[GENERIC] = {.trigger = PLAN_TRIGGER_first},
+                [FEW] = {.trigger = PLAN_TRIGGER_first, .late_alone = true}},
+        [OP_experts_up] = {[ONE] = {.trigger = PLAN_TRIGGER_waited},
+                [FEW] = {.trigger = PLAN_TRIGGER_waited},
+                [MANY] = {.trigger = PLAN_TRIGGER_first}},
+        [OP_experts_down] =
+                {[ONE] = {.trigger = PLAN_TRIGGER_first, .n = 1, .early = {S_route}, .late_alone = true},
+                        [FEW] = {.trigger = PLAN_TRIGGER_first, .n = 1, .early = {S_route}},
+                        [MANY] = {.trigger = PLAN_TRIGGER_first}},
 };
 
 static void facts_ahead(Ctx *c)
