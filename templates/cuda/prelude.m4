@@ -8,6 +8,8 @@ m4_define(«moe_read_early», «moe_arity(«moe_read_early», 1, $#)m4_ifdef(«m
 m4_define(«moe_trigger», «moe_arity(«moe_trigger», 1, $#)m4_ifelse(MOE_TRIGGER, «$1», «pdl_trigger()»,
         «m4_errprint(m4___file__:m4___line__«: the selection says MOE_TRIGGER=»MOE_TRIGGER«, not $1
 »)m4_m4exit(2)»)»)
+// Usage: moe_trigger_at(WHEN): the same in a kernel that can do either, and has both places: the selection says which counts.
+m4_define(«moe_trigger_at», «moe_arity(«moe_trigger_at», 1, $#)m4_ifelse(MOE_TRIGGER, «$1», «pdl_trigger()», «»)»)
 m4_define(«moe_kernel», «extern "C" __global__ void m4_ifdef(«MOE_CLUSTER», «CLUSTERED », «»)m4_ifdef(«MOE_REGISTERS», «REGISTERS(MOE_REGISTERS, MOE_THREADS)», «__launch_bounds__(m4_ifdef(«MOE_BLOCKS», «MOE_THREADS, MOE_BLOCKS», «MOE_THREADS»))») MOE_NAME«»(const __grid_constant__ Args a)»)
 m4_define(«moe_arg», «moe_arity(«moe_arg», 1, $#)a.arg[moe_fact(«ARG_$1», «»)]»)
 m4_define(«moe_rows», «m4_ifelse(m4_regexp(MOE_ROWS, «^[0-9]»), 0, «(u32)MOE_ROWS», «a.dim->MOE_ROWS»)»)

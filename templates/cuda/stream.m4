@@ -4,8 +4,6 @@
 enum { NT = MOE_NT };
 // Usage: moe_tokens: how many tokens the step has.
 m4_define(«moe_tokens», «m4_ifelse(MOE_NT, 1, 1, «(int)m4_ifdef(«MOE_ROWS», «moe_rows», «a.dim->n_tok»)»)»)m4_dnl
-// Usage: moe_trigger_alone(WHEN): moe_trigger of a kernel that lets the next launch go behind its wait for one token, ahead of it for more.
-m4_define(«moe_trigger_alone», «moe_if(«$1», moe_if(MOE_NT, 1, waited, first), «moe_trigger($1)», «»)»)m4_dnl
 #undef W16
 #undef K16
 #undef W4

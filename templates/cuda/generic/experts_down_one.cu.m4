@@ -61,7 +61,7 @@ INLINE void ask(const u8 *w, const Chosen &c, const Job &j, int step)
 
 moe_kernel
 {
-        moe_trigger_alone(first);
+        moe_trigger_at(first);
         moe_read_early();
         int warp = TID / 32, T = moe_tokens;
         Job j(T);
@@ -78,7 +78,7 @@ moe_kernel
         for (int i = 0; i < STAGES; i++)
                 ask(w, c, j, i);
         pdl_wait();
-        moe_trigger_alone(waited);
+        moe_trigger_at(waited);
         if (!j.n)
                 return;
 moe_if(moe_made, 1, «        fill<K, R::PAD, KTOP>(sh.acts, 0, (const float *)moe_arg(«x») + (u64)(u32)j.token * (KTOP * K), 0, 0, 0);

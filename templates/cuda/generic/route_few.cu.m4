@@ -134,7 +134,7 @@ INLINE void rows_of(const Args &a, Maker<K, N_ACT> &x)
         cluster_arrive();
         moe_has(«norm», «x.weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
-        moe_trigger_alone(waited);
+        moe_trigger_at(waited);
         x.values((const float *)moe_arg(«x») + BY * K);
         x.fill<moe_has(«norm», 1, 0)>(sh.acts);
         moe_has(«norm», «x.squares(sh.part[0]);», «»)
@@ -192,7 +192,7 @@ m4_ifelse(MOE_SPLIT, 1, «», «        publish();
 
 moe_kernel
 {
-        moe_trigger_alone(first);
+        moe_trigger_at(first);
         u32 T = m4_ifelse(MOE_NT, 1, 1, «(u32)moe_tokens»), first = BY * TOKENS;
         if (first >= T) {
                 pdl_wait();
@@ -207,7 +207,7 @@ moe_if(MOE_SLICED, 1, «        int from = (int)BZ * ROWS, rows = E - from < ROW
         cluster_arrive();
         moe_has(«norm», «x[0].weights((const float *)moe_arg(«norm»));», «»)
         pdl_wait();
-        moe_trigger_alone(waited);
+        moe_trigger_at(waited);
 #pragma unroll
         for (int p = 0; p < TOKENS; p++) {
                 x[p].values((const float *)moe_arg(«x») + (u64)(first + (u32)(p < n ? p : 0)) * K);
