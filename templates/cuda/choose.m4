@@ -96,11 +96,7 @@ m4_ifelse(m4_eval(MOE_groups > 1)moe_has(«bias», 1, 0), 00, «        const fl
                 if (TID < 32) {
                         i32 best = pick[TID < KTOP ? TID : 0];
                         float e = TID < KTOP ? exp1(z[best] - z[pick[0]]) : 0;
-                        float sum = e;
-#pragma unroll
-                        for (int m = KTOP > 16 ? 16 : KTOP > 8 ? 8 : 4; m; m /= 2)
-                                sum += shfl_xor(sum, m);
-                        Route r = {best, e / sum * (float)MOE_wscale};
+                        Route r = {best, e / warp_sum<KTOP <= 8 ? 8 : KTOP <= 16 ? 16 : 32>(e) * (float)MOE_wscale};
                         if (TID < KTOP)
                                 to[TID] = r;
                 }

@@ -39,10 +39,10 @@ INLINE float abs1(float a) { return bits_f32(f32_bits(a) & 0x7fffffff); }
 INLINE float max1(float a, float b) { return a > b ? a : b; }
 INLINE float min1(float a, float b) { return a < b ? a : b; }
 
-// The sum over a warp, in each lane, by one fixed tree.
-template <class T> INLINE T warp_sum(T v)
+// The sum over a warp, or over each LANES neighbours of it, in each lane, by one fixed tree.
+template <int LANES = 32, class T> INLINE T warp_sum(T v)
 {
-        for (int m = 16; m; m /= 2)
+        for (int m = LANES / 2; m; m /= 2)
                 v += shfl_xor(v, m);
         return v;
 }
